@@ -1,0 +1,90 @@
+"""Every constant with a unit and a reason, in one place.
+
+Relations between them are asserted at import, so that a change of one that
+breaks another fails at once.
+"""
+
+from __future__ import annotations
+
+# --- connection ---------------------------------------------------------------
+
+REQUEST_TIMEOUT_MS = 1_000
+"""How long one request may take. Failing over takes 1.5 s at best, so a longer
+wait would only delay our own retry."""
+
+CONNECTION_TIMEOUT_MS = 500
+"""How long connecting to one node may take."""
+
+REJECT_DEADLINE_S = 30.0
+"""How long a refused write is tried again: three times the 10 s by which the
+log of a cluster with async durability may lag before it refuses."""
+
+REJECT_BACKOFF_FIRST_S = 0.05
+REJECT_BACKOFF_MOST_S = 2.0
+"""Bounds of the wait between two tries of a refused write; each wait is drawn
+between 0 and the bound (full jitter), which doubles from try to try."""
+
+OUTER_DEADLINE_FACTOR = 3.0
+"""Our own deadline on an await, in request timeouts: GLIDE's timeout does not
+fire when the event loop that owns its replies stalls."""
+
+IN_FLIGHT_MOST = 500
+"""Requests under way at once on one client. GLIDE refuses the 1001st with an
+error; below that a put waits its turn instead."""
+
+LARGE_VALUE_BYTES = 100 * 1024
+"""From this size on a call goes over a connection of its own: beside 1 MiB
+values a small GET took 4-6 ms instead of 0.34 on a shared one."""
+
+CLOSE_DRAIN_S = 16.0
+"""How long `close` waits for calls under way, unless told otherwise."""
+
+# --- layout -------------------------------------------------------------------
+
+DIGEST_BYTES = 16
+"""Length of a chunk's name: BLAKE2b cut to 128 bits."""
+
+INLINE_BYTES = 128
+"""Values up to this size stand in the record itself: a chunk of its own would
+cost about 100 bytes for name, reference and table entry."""
+
+GROUP_FAN_IN = 8
+"""How many neighbouring groups of a list are merged into one: appending then
+rewrites an element once a level, not once a step."""
+
+GROUP_CLOSED_BYTES = 4 * 1024
+"""A group of list elements of at least this size is closed: it is stored once
+and never merged again, until the list outgrows `GROUPS_MOST` such groups."""
+
+GROUPS_MOST = 64
+"""Above this many groups the closing size grows with the list, so that neither
+a record's references nor the pieces of a read grow with the thread."""
+
+COMPRESS_BYTES = 128
+"""Payloads from this size on are compressed."""
+
+# --- keeping ------------------------------------------------------------------
+
+TOMBSTONE_TTL_MS = 24 * 3600 * 1000
+"""How long a deletion is remembered, so that a write or a replay that arrives
+late can't bring the thread back."""
+
+# --- pages --------------------------------------------------------------------
+
+LIST_PAGE = 100
+"""Checkpoints in one page of `list`."""
+
+WALK_PAGE = 500
+"""Entries in one page of a walk over a thread (copy, prune, delete, filter)."""
+
+HISTORY_PAGE = 128
+"""Ancestors in one page of a delta channel's history."""
+
+KNOWN_BYTES_MOST = 32 * 1024 * 1024
+"""Memory for what this process knows of the threads it wrote or read last: it
+spares sending, and hashing, what the server has."""
+
+assert REJECT_BACKOFF_FIRST_S < REJECT_BACKOFF_MOST_S < REJECT_DEADLINE_S
+assert CONNECTION_TIMEOUT_MS <= REQUEST_TIMEOUT_MS
+assert INLINE_BYTES < GROUP_CLOSED_BYTES < LARGE_VALUE_BYTES
+assert TOMBSTONE_TTL_MS > REJECT_DEADLINE_S * 1000

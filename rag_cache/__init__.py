@@ -1,0 +1,1 @@
+"""A semantic cache for retrieval, answers and embeddings. Not built yet."""
