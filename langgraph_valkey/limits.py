@@ -24,6 +24,13 @@ REJECT_BACKOFF_MOST_S = 2.0
 """Bounds of the wait between two tries of a refused write; each wait is drawn
 between 0 and the bound (full jitter), which doubles from try to try."""
 
+READ_DEADLINE_S = 3.0
+"""How long a call is tried again while no server answers: a failover takes
+about 1.5 s; a server that stays away must become an error soon."""
+
+UNKNOWN_RETRY_DEADLINE_S = 3.0
+"""How long a write of unknown outcome is sent again."""
+
 OUTER_DEADLINE_FACTOR = 3.0
 """Our own deadline on an await, in request timeouts: GLIDE's timeout does not
 fire when the event loop that owns its replies stalls."""
@@ -35,6 +42,13 @@ error; below that a put waits its turn instead."""
 LARGE_VALUE_BYTES = 100 * 1024
 """From this size on a call goes over a connection of its own: beside 1 MiB
 values a small GET took 4-6 ms instead of 0.34 on a shared one."""
+
+WORKER_THREADS_MOST = 16
+"""Threads that run blocking calls for event loops which can't use GLIDE's
+async client: other loops beside the one that owns its replies, and trio."""
+
+SCAN_COUNT = 500
+"""About how many keys the server looks at for one page of a scan."""
 
 CLOSE_DRAIN_S = 16.0
 """How long `close` waits for calls under way, unless told otherwise."""
