@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
+import uuid
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
@@ -219,6 +220,7 @@ STRANGE = [
     "", "u1", "u[1]", "u?", "u*", "*", "{}", "{u1}", "u1}", "{", "}{", "a:b", "a::b", "a|b", ":",
     "a\\", "a\\:b", "\\", "%", "%25", "%7B%7D", "a\0b", "\0", "ab", " ", "\n", "é", "e\u0301", "😀",
     "\ud83d\ude00", "\ud800", "\udfff", "x" * 3000, "U1", "None", "0", "/", "../u1", "a,b", "~",
+    "\x01", "\x01\x01", "\x01\x02", "a\x01b",
 ]  # fmt: skip
 
 
@@ -242,6 +244,16 @@ async def test_any_characters_name_namespaces_apart(twin: Twin) -> None:
     await twin.check()
     await twin.delete("t")
     await twin.check(*STRANGE, "t")
+
+
+@pytest.mark.parametrize("thread_id", [7, 0, uuid.UUID(int=7)])
+async def test_thread_ids_that_are_no_strings(twin: Twin, thread_id: Any) -> None:
+    made, new_versions = checkpoint(numbered_id(1), {"value": 1})
+    where = await twin.put(config(thread_id), made, metadata(1), new_versions)
+    await twin.get(where)
+    await twin.get(config(thread_id))
+    await twin.delete(thread_id)
+    assert await twin.get(where) is None
 
 
 # --- writes -------------------------------------------------------------------
