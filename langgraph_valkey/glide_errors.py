@@ -96,7 +96,7 @@ _WORDINGS: tuple[tuple[str, Kind], ...] = (
     ("Cannot use a client created before fork", Kind.NOT_SENT),
     ("BrokenPipe", Kind.BROKEN),
     ("FatalReceiveError", Kind.BROKEN),
-    ("FatalSendError", Kind.NOT_SENT),
+    ("FatalSendError", Kind.BROKEN),
     ("ParseError", Kind.BROKEN),
     ("IoError", Kind.BROKEN),
     ("timed out", Kind.TIMED_OUT),
@@ -188,9 +188,7 @@ def _setup_text(code: str, text: str) -> str:
             "or check the host name"
         )
     if code == "CrossSlot":
-        return (
-            "the keys of one call lie in several hash slots: the key prefix must not hold { or }"
-        )
+        return "the keys of one call lie in several hash slots: the key prefix must not hold { or }"
     return (
         f"the server does not let this user do this ({code}); check user name, password and the "
         "user's ACL (it needs scripts, scan, info and the keys of this prefix)"

@@ -1,0 +1,419 @@
+"""The two links over GLIDE: one for threads, one for event loops.
+
+A `Call` travels as a non-atomic batch of one EVALSHA. Such a batch costs no more
+than a SET, and what the server rejects comes back in about a millisecond with
+the server's words, where GLIDE's own script call retries behind our back and
+ends in a timeout that hides them. A script the server does not know is sent
+again as EVAL with its text.
+
+Three lanes a link: reads, writes and large values. Rejected writes can't starve
+reads, and a large value does not hold up small ones.
+
+**Event loops.** GLIDE has one loop read the replies of all async clients of a
+process (see `glide_clients`). `LoopLink` uses them on that loop only; calls from
+any other loop, and from trio, run over the `BlockingLink` on worker threads.
+They work, too, while the reading loop is blocked. When it is closed, the next
+loop that sends takes its place.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Protocol, TypeVar
+
+import anyio
+import anyio.to_thread
+import glide_sync
+from glide_shared.exceptions import GlideError, RequestError
+from glide_shared.routes import RandomNode
+
+from langgraph_valkey import limits
+from langgraph_valkey.glide_clients import (
+    can_own_replies,
+    check_server,
+    is_checked,
+    owns_replies,
+    require_glide,
+)
+from langgraph_valkey.glide_errors import Kind, kind_of, translate
+from langgraph_valkey.glide_lanes import BlockingLane, NativeLane, closed
+from langgraph_valkey.link import Call, Reply, finish
+from langgraph_valkey.settings import ConnectionSettings
+
+T = TypeVar("T")
+
+_LANES = 3
+_READS, _WRITES, _LARGE = range(_LANES)
+_NO_ANSWER = frozenset({Kind.NOT_SENT, Kind.BROKEN, Kind.TIMED_OUT})
+
+
+class _Lane(Protocol):
+    async def exec(self, commands: list[list[bytes]]) -> list[Any]: ...
+
+
+def _lane_of(call: Call) -> int:
+    if call.size >= limits.LARGE_VALUE_BYTES:
+        return _LARGE
+    return _WRITES if call.writes else _READS
+
+
+def _evalsha(call: Call) -> list[bytes]:
+    keys = call.keys
+    return [b"EVALSHA", call.script.sha.encode(), b"%d" % len(keys), *keys, *call.args]
+
+
+def _eval(call: Call) -> list[bytes]:
+    keys = call.keys
+    return [b"EVAL", call.script.source.encode(), b"%d" % len(keys), *keys, *call.args]
+
+
+async def _exchange(lane: _Lane, calls: Sequence[Call]) -> list[Any]:
+    """Run calls on one lane; each ends as its reply or as the error to raise."""
+    try:
+        results = await lane.exec([_evalsha(call) for call in calls])
+    except GlideError as error:
+        return [translate(error, writes=call.writes) for call in calls]
+    for result in results:
+        if isinstance(result, RequestError):
+            return await _after_failures(lane, calls, results)
+    return results
+
+
+async def _after_failures(lane: _Lane, calls: Sequence[Call], results: list[Any]) -> list[Any]:
+    """Send scripts that the server does not know with their text; translate the rest."""
+    unknown = [
+        index
+        for index, result in enumerate(results)
+        if isinstance(result, RequestError) and kind_of(result) is Kind.NO_SCRIPT
+    ]
+    if unknown:
+        again: list[Any]
+        try:
+            again = await lane.exec([_eval(calls[index]) for index in unknown])
+        except GlideError as error:
+            again = [error] * len(unknown)
+        for index, result in zip(unknown, again, strict=True):
+            results[index] = result
+    return [
+        translate(result, writes=call.writes) if isinstance(result, GlideError) else result
+        for call, result in zip(calls, results, strict=True)
+    ]
+
+
+def _by_lane(calls: Sequence[Call]) -> dict[int, list[int]]:
+    """Which of the calls go over which lane, by their indices."""
+    found: dict[int, list[int]] = {}
+    for index, call in enumerate(calls):
+        found.setdefault(_lane_of(call), []).append(index)
+    return found
+
+
+def _raise_first(results: list[Any]) -> list[Reply]:
+    for result in results:
+        if isinstance(result, Exception):
+            raise result
+    return results
+
+
+def _in_order(parts: dict[int, list[int]], found: Sequence[list[Any]], count: int) -> list[Any]:
+    """Put the results of the lanes back into the order of the calls."""
+    results: list[Any] = [None] * count
+    for indices, part in zip(parts.values(), found, strict=True):
+        for index, result in zip(indices, part, strict=True):
+            results[index] = result
+    return results
+
+
+def _info_of(settings: ConnectionSettings, client: Any) -> Any:
+    """Ask any node what it is: the text, or something to await for it."""
+    return client.info(route=RandomNode()) if settings.cluster_mode else client.info()
+
+
+def _note_info(settings: ConnectionSettings, info: Any) -> None:
+    text = info.decode(errors="replace") if isinstance(info, bytes) else ""
+    check_server(settings, text)
+
+
+def _note_no_info(settings: ConnectionSettings, error: GlideError) -> None:
+    """No INFO: raise if nobody answered; else it is hidden from us, which is allowed."""
+    if kind_of(error) in _NO_ANSWER:
+        raise translate(error, writes=False) from error
+    check_server(settings, "")
+
+
+class BlockingLink:
+    """A link whose methods return at once when awaited: for threads.
+
+    One link may be used from any number of threads, and in a forked child.
+
+    Args:
+        settings: Where the server is.
+
+    Raises:
+        ConfigurationError: The GLIDE wheels are not of the version needed.
+    """
+
+    def __init__(self, settings: ConnectionSettings) -> None:
+        require_glide()
+        self.settings = settings
+        self._is_checked = is_checked(settings)
+        self._lanes = tuple(BlockingLane(settings) for _ in range(_LANES))
+        self._finalizer = weakref.finalize(self, _close_lanes, self._lanes)
+        self._finalizer.atexit = False
+        _links.add(self)
+
+    async def send(self, calls: Sequence[Call]) -> list[Reply]:
+        """Run the calls, one lane after the other; see `Link.send`."""
+        if not self._is_checked:
+            self._check()
+        if len(calls) == 1:
+            return _raise_first(await _exchange(self._lanes[_lane_of(calls[0])], calls))
+        parts = _by_lane(calls)
+        found = [
+            await _exchange(self._lanes[lane], [calls[index] for index in indices])
+            for lane, indices in parts.items()
+        ]
+        return _raise_first(_in_order(parts, found, len(calls)))
+
+    async def scan(self, cursor: Any, pattern: bytes) -> tuple[Any, list[bytes]]:
+        """One page of a walk over keys; see `Link.scan`."""
+        page = _cluster_page if self.settings.cluster_mode else _page
+        try:
+            return self._lanes[_READS].use(lambda client: page(client, cursor, pattern))
+        except GlideError as error:
+            raise translate(error, writes=False) from error
+
+    async def sleep(self, delay_s: float) -> None:
+        """Hold up this thread."""
+        time.sleep(delay_s)
+
+    def now(self) -> float:
+        """A monotonic clock, in seconds."""
+        return time.monotonic()
+
+    def close(self) -> None:
+        """Close the connections; calls under way end first. May be called again."""
+        self._finalizer()
+
+    async def aclose(self) -> None:
+        """The same, for callers that await."""
+        self.close()
+
+    def after_fork(self) -> None:
+        """Make the link usable in the child."""
+        for lane in self._lanes:
+            lane.after_fork()
+
+    def _check(self) -> None:
+        """Look at the server, before the first call of this process."""
+        try:
+            info = self._lanes[_READS].use(lambda client: _info_of(self.settings, client))
+        except GlideError as error:
+            _note_no_info(self.settings, error)
+        else:
+            _note_info(self.settings, info)
+        self._is_checked = True
+
+
+def _close_lanes(lanes: tuple[BlockingLane, ...]) -> None:
+    for lane in lanes:
+        lane.close()
+
+
+def _cluster_page(client: Any, cursor: Any, pattern: bytes) -> tuple[Any, list[bytes]]:
+    make_cursor: Callable[[], Any] = glide_sync.ClusterScanCursor
+    start = make_cursor() if cursor is None else cursor
+    following, keys = client.scan(start, match=pattern, count=limits.SCAN_COUNT)
+    return (None if following.is_finished() else following), keys
+
+
+def _page(client: Any, cursor: Any, pattern: bytes) -> tuple[Any, list[bytes]]:
+    start = b"0" if cursor is None else cursor
+    following, keys = client.scan(start, match=pattern, count=limits.SCAN_COUNT)
+    return (None if following == b"0" else following), keys
+
+
+class _Native:
+    """The three lanes of the loop that reads GLIDE's replies."""
+
+    def __init__(self, settings: ConnectionSettings, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self.lanes = tuple(NativeLane(settings, loop) for _ in range(_LANES))
+
+    def close(self) -> None:
+        """Close the lanes, on the thread of their loop if that runs elsewhere."""
+        try:
+            running = asyncio.get_running_loop()
+        except RuntimeError:
+            running = None
+        if self.loop is not running and self.loop.is_running():
+            with contextlib.suppress(RuntimeError):  # It was closed in between.
+                self.loop.call_soon_threadsafe(self._close_here)
+                return
+        self._close_here()
+
+    def _close_here(self) -> None:
+        for lane in self.lanes:
+            lane.close()
+
+
+class _OfLoops:
+    """What a `LoopLink` has open; apart from it, so that its finalizer can close it."""
+
+    def __init__(self) -> None:
+        self.native: _Native | None = None
+        self.pool: ThreadPoolExecutor | None = None
+        self.is_closed = False
+        self.lock = threading.Lock()
+
+    def close(self) -> None:
+        """Close it all."""
+        with self.lock:
+            self.is_closed = True
+            native, self.native = self.native, None
+            pool, self.pool = self.pool, None
+        if native is not None:
+            native.close()
+        if pool is not None:
+            pool.shutdown(wait=False)
+
+
+class LoopLink:
+    """A link for event loops: any number of them, at once or one after another.
+
+    Args:
+        settings: Where the server is.
+        blocking: The link that takes the calls of loops which can't use GLIDE's
+            async client, and all scans. It stays its owner's to close.
+
+    Raises:
+        ConfigurationError: The GLIDE wheels are not of the version needed.
+    """
+
+    def __init__(self, settings: ConnectionSettings, blocking: BlockingLink) -> None:
+        require_glide()
+        self.settings = settings
+        self._blocking = blocking
+        self._is_checked = is_checked(settings)
+        self._open = _OfLoops()
+        self._finalizer = weakref.finalize(self, self._open.close)
+        self._finalizer.atexit = False
+        _links.add(self)
+
+    async def send(self, calls: Sequence[Call]) -> list[Reply]:
+        """Run the calls side by side; see `Link.send`."""
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:  # Trio.
+            return await self._in_thread(lambda: finish(self._blocking.send(calls)))
+        native = self._open.native
+        if native is None or native.loop is not loop:
+            native = self._enter(loop)
+            if native is None:
+                return await self._in_thread(lambda: finish(self._blocking.send(calls)))
+        if not self._is_checked:
+            await self._check(native.lanes[_READS])
+        if len(calls) == 1:
+            return _raise_first(await _exchange(native.lanes[_lane_of(calls[0])], calls))
+        parts = _by_lane(calls)
+        exchanges = [
+            _exchange(native.lanes[lane], [calls[index] for index in indices])
+            for lane, indices in parts.items()
+        ]
+        found = [await exchanges[0]] if len(parts) == 1 else await asyncio.gather(*exchanges)
+        return _raise_first(_in_order(parts, found, len(calls)))
+
+    async def scan(self, cursor: Any, pattern: bytes) -> tuple[Any, list[bytes]]:
+        """One page of a walk over keys; see `Link.scan`.
+
+        Always over the blocking link: a cursor belongs to the library that gave
+        it, and a walk may change loops.
+        """
+        return await self._in_thread(lambda: finish(self._blocking.scan(cursor, pattern)))
+
+    async def sleep(self, delay_s: float) -> None:
+        """Wait, and let others run."""
+        await anyio.sleep(delay_s)
+
+    def now(self) -> float:
+        """A monotonic clock, in seconds."""
+        return time.monotonic()
+
+    def close(self) -> None:
+        """Close the connections, from any thread. May be called again."""
+        self._finalizer()
+
+    async def aclose(self) -> None:
+        """The same, for callers that await."""
+        self.close()
+
+    def after_fork(self) -> None:
+        """Make the link usable in the child, where nothing of the parent's works."""
+        self._open.lock = threading.Lock()
+        self._open.native = None
+        self._open.pool = None
+
+    def _enter(self, loop: asyncio.AbstractEventLoop) -> _Native | None:
+        """The lanes for this loop, or None if its calls must go through threads."""
+        with self._open.lock:
+            if self._open.is_closed:
+                raise closed()
+            if not can_own_replies(loop):
+                return None
+            former, self._open.native = self._open.native, None
+            if former is not None:
+                former.close()
+            native = _Native(self.settings, loop)
+            try:
+                native.lanes[_READS].open()
+            except GlideError as error:
+                raise translate(error, writes=False) from error
+            if not owns_replies(loop):  # Another loop was quicker.
+                native.close()
+                return None
+            self._open.native = native
+            return native
+
+    async def _in_thread(self, run: Callable[[], T]) -> T:
+        with self._open.lock:
+            if self._open.is_closed:
+                raise closed()
+            pool = self._open.pool
+            if pool is None:
+                pool = self._open.pool = ThreadPoolExecutor(
+                    limits.WORKER_THREADS_MOST, thread_name_prefix="langgraph-valkey"
+                )
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            return await anyio.to_thread.run_sync(run, abandon_on_cancel=True)
+        return await loop.run_in_executor(pool, run)
+
+    async def _check(self, lane: NativeLane) -> None:
+        """Look at the server, before the first call of this process."""
+        try:
+            info = await lane.use(lambda client: _info_of(self.settings, client))
+        except GlideError as error:
+            _note_no_info(self.settings, error)
+        else:
+            _note_info(self.settings, info)
+        self._is_checked = True
+
+
+_links: weakref.WeakSet[BlockingLink | LoopLink] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for link in tuple(_links):
+        link.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
