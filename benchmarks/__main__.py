@@ -1,0 +1,85 @@
+"""``python -m benchmarks [--only NAME] [--quick]``: measure, print, write, draw.
+
+``ONLY`` and ``QUICK`` in the environment do the same, for ``make bench``. A
+quick run writes its results to a temporary folder, unless told where, so that a
+glance never replaces real figures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import signal
+import sys
+import tempfile
+import warnings
+from pathlib import Path
+from types import FrameType
+
+from benchmarks import delta, graph, history, machine, plot, report, roundtrips, steps, storage
+from benchmarks.servers import Servers
+from benchmarks.session import Session
+
+GROUPS = {
+    "steps": steps.measure,
+    "storage": storage.measure,
+    "graph": graph.measure,
+    "history": history.measure,
+    "delta": delta.measure,
+    "roundtrips": roundtrips.measure,
+}
+RESULTS = Path(__file__).parent / "results"
+SEED = 20_260
+
+
+def _arguments() -> argparse.Namespace:
+    only = [name for name in os.environ.get("ONLY", "").replace(",", " ").split() if name]
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--only", nargs="+", choices=sorted(GROUPS), default=only or list(GROUPS))
+    parser.add_argument(
+        "--quick", action="store_true", default=os.environ.get("QUICK", "") not in ("", "0")
+    )
+    parser.add_argument("--seed", type=int, default=SEED)
+    parser.add_argument("--results", type=Path, help="folder for JSON files and plots")
+    arguments = parser.parse_args()
+    if unknown := set(arguments.only) - set(GROUPS):
+        parser.error(f"no such figure: {', '.join(sorted(unknown))}; there are {', '.join(GROUPS)}")
+    return arguments
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    """Leave by an exception, so that the servers are stopped on the way."""
+    sys.exit(128 + number)
+
+
+def main() -> None:
+    """Run the chosen groups one after the other."""
+    arguments = _arguments()
+    signal.signal(signal.SIGTERM, _stop)
+    # A peer's dependency warns about the environment; it changes nothing here.
+    warnings.filterwarnings("ignore", message="XDG_RUNTIME_DIR is not set")
+    folder = arguments.results
+    if folder is None:
+        folder = Path(tempfile.mkdtemp(prefix="bench-quick-")) if arguments.quick else RESULTS
+    folder.mkdir(parents=True, exist_ok=True)
+    with Servers() as servers, asyncio.Runner() as runner:
+        session = Session(servers, runner, arguments.quick, arguments.seed)
+        about = {
+            "quick": arguments.quick,
+            "seed": arguments.seed,
+            "machine": machine.describe(),
+            "versions": machine.versions(servers),
+        }
+        for name in arguments.only:
+            for figure in GROUPS[name](session):
+                session.progress(f"{figure.name}: done\n")
+                print(report.table(figure), flush=True)
+                report.write(figure, about, folder)
+    for drawn in plot.draw(folder):
+        print(f"drew {drawn}")
+    print(f"results are in {folder}")
+
+
+if __name__ == "__main__":
+    main()

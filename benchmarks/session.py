@@ -1,0 +1,58 @@
+"""What every figure group is given: servers, one event loop, sizes, progress."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from benchmarks.faces import Contender, Opened
+from benchmarks.figures import Figure
+from benchmarks.servers import Servers
+
+
+@dataclass(slots=True)
+class Session:
+    """One run of the benchmarks.
+
+    Attributes:
+        servers: Where everyone stores to.
+        runner: The only event loop.
+        quick: Smaller and fewer, for a look while developing.
+        seed: Of all data.
+        threads: Numbers for thread ids; none is used twice.
+    """
+
+    servers: Servers
+    runner: asyncio.Runner
+    quick: bool
+    seed: int
+    threads: Iterator[int] = field(default_factory=lambda: itertools.count(1))
+    _started_s: float = field(default_factory=time.monotonic)
+
+    def new_thread(self) -> str:
+        """An id never used before in this run."""
+        return f"bench-{next(self.threads)}"
+
+    def progress(self, text: str) -> None:
+        """Say on stderr what is being done."""
+        line = f"[{time.monotonic() - self._started_s:5.0f} s] {text}"
+        if sys.stderr.isatty():
+            print(f"\r\x1b[2K{line}", end="", file=sys.stderr, flush=True)
+        else:
+            print(line, file=sys.stderr, flush=True)
+
+    @contextlib.contextmanager
+    def opened(self, line_up: Sequence[Contender], figure: Figure) -> Iterator[list[Opened]]:
+        """Open everyone, each with a column in the figure; close them at the end."""
+        with contextlib.ExitStack() as stack:
+            found = []
+            for contender in line_up:
+                self.progress(f"{figure.name}: opening {contender.name} ({contender.face})")
+                found.append(stack.enter_context(Opened(contender, self.runner)))
+                figure.take_part(found[-1])
+            yield found
