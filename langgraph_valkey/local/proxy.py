@@ -1,0 +1,320 @@
+"""`RejectingProxy`: a server whose writes are refused, stalled or cut off at will.
+
+It stands between clients and one node, on a port of its own, and has the node
+announce that port to clients (``cluster-announce-client-port``), so that a cluster
+client that discovers the node's address ends up here too; replicas and other nodes
+go on using the real one.
+
+It reads requests one by one and passes replies through as they are. How it keeps
+their order when it refuses one of several that are under way: it *replaces* the
+refused request by a script that returns the error, so that the server itself
+answers in its turn, within a millisecond.
+
+What it stands for:
+
+==============  ================================================================
+`reject`        a primary whose durability lags: ``CLUSTERDOWN`` for writes while
+                reads go on
+`stall`         a network that delivers late, or not at all
+`cut`           a connection that breaks before a request arrived, or after it
+                was executed but before the answer: the caller can't tell which
+==============  ================================================================
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections.abc import Callable, Sequence
+from typing import BinaryIO, Protocol, Self, TypeAlias
+
+from langgraph_valkey.errors import LanggraphValkeyError, Unreachable
+from langgraph_valkey.local.lifecycle import Lifecycle
+from langgraph_valkey.local.resp import Argument, Reply, encode
+
+Request: TypeAlias = Sequence[bytes]
+"""The words of one command."""
+
+Matching: TypeAlias = Callable[[Request], bool]
+
+CLUSTERDOWN = "CLUSTERDOWN The cluster is down"
+"""What a cluster with async durability answers while its log lags."""
+
+ANNOUNCE = "cluster-announce-client-port"
+
+SCRIPT_COMMANDS = frozenset({b"EVAL", b"EVALSHA", b"FCALL"})
+"""They may write, and the server's table does not say so."""
+
+_ERROR_SCRIPT = b"return server.error_reply(ARGV[1])"
+
+RECEIVE_BYTES = 64 * 1024
+JOIN_DEADLINE_S = 2.0
+
+
+class Target(Protocol):
+    """What can stand behind a proxy: a `LocalValkey` or a `Node`."""
+
+    @property
+    def port(self) -> int:
+        """Its port for clients."""
+        ...
+
+    def command(self, *args: Argument, timeout_s: float | None = None) -> Reply:
+        """Send it one command."""
+        ...
+
+
+class RejectingProxy(Lifecycle):
+    """A TCP proxy in front of one node, passing everything on until told otherwise.
+
+    Connections that clients opened before it started go on past it.
+
+    Args:
+        target: A started `LocalValkey`, or a `Node` of a `LocalCluster`.
+
+    Attributes:
+        rejected: How many requests were refused so far.
+        passed: How many requests were passed on so far.
+    """
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        self._lock = threading.Lock()
+        self._listener: socket.socket | None = None
+        self._tunnels: set[_Tunnel] = set()
+        self._writes: frozenset[bytes] = frozenset()
+        self._refusal: tuple[bytes, Matching] | None = None
+        self._cut: tuple[bool, Matching] | None = None
+        self._cuts_left = 0
+        self._requests_flow = threading.Event()
+        self._replies_flow = threading.Event()
+        self.rejected = 0
+        self.passed = 0
+
+    @property
+    def port(self) -> int:
+        """The proxy's own port."""
+        if self._listener is None:
+            raise Unreachable("the proxy is not started: use `with`, or call start()")
+        port: int = self._listener.getsockname()[1]
+        return port
+
+    @property
+    def url(self) -> str:
+        """``valkey://127.0.0.1:PORT`` of the proxy."""
+        return f"valkey://127.0.0.1:{self.port}"
+
+    def start(self) -> Self:
+        """Listen, and have the node announce the proxy's port to clients."""
+        if self._listener is None:
+            self._writes = _write_commands(self._target.command("COMMAND"))
+            self._requests_flow.set()
+            self._replies_flow.set()
+            self._listener = socket.create_server(("127.0.0.1", 0))
+            self._target.command("CONFIG", "SET", ANNOUNCE, self.port)
+            threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
+        return self
+
+    def stop(self) -> None:
+        """Have the node announce its own port again; close every connection."""
+        listener, self._listener = self._listener, None
+        if listener is None:
+            return
+        with contextlib.suppress(LanggraphValkeyError):  # the node may be gone
+            self._target.command("CONFIG", "SET", ANNOUNCE, 0)
+        with contextlib.suppress(OSError):
+            listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        self.flow()
+        for tunnel in self._open_tunnels():
+            tunnel.close()
+            tunnel.join(JOIN_DEADLINE_S)
+
+    def is_write(self, request: Request) -> bool:
+        """Whether a request may write: scripts count, unless called read-only."""
+        return bool(request) and request[0].upper() in self._writes
+
+    # --- faults -------------------------------------------------------------------
+
+    def reject(self, error: str = CLUSTERDOWN, *, matching: Matching | None = None) -> None:
+        """Refuse requests with an error, until `accept`.
+
+        Args:
+            error: The error's text, its code first.
+            matching: Which requests to refuse; None: all that may write.
+        """
+        text = error.encode()
+        with self._lock:
+            self._refusal = (
+                encode((b"EVAL_RO", _ERROR_SCRIPT, 0, text)),
+                matching or self.is_write,
+            )
+
+    def accept(self) -> None:
+        """End `reject`."""
+        with self._lock:
+            self._refusal = None
+
+    def stall(self, *, requests: bool = True, replies: bool = True) -> None:
+        """Hold back what comes from now on, in order, until `flow`.
+
+        Args:
+            requests: Hold requests: they are executed late.
+            replies: Hold replies: requests are executed at once, and answered late.
+        """
+        if requests:
+            self._requests_flow.clear()
+        if replies:
+            self._replies_flow.clear()
+
+    def flow(self) -> None:
+        """End `stall`: deliver what was held back."""
+        self._requests_flow.set()
+        self._replies_flow.set()
+
+    def cut_next(self, *, executed: bool, matching: Matching | None = None, count: int = 1) -> None:
+        """Break the connection of the next requests that match.
+
+        Args:
+            executed: True: the request reaches the server and is executed, but its
+                answer, and every other one under way, is lost. False: it is lost.
+            matching: Which requests; None: all that may write.
+            count: How many.
+        """
+        with self._lock:
+            self._cut, self._cuts_left = (executed, matching or self.is_write), count
+
+    def cut(self) -> None:
+        """Break every connection now."""
+        for tunnel in self._open_tunnels():
+            tunnel.close()
+
+    # --- passing on ---------------------------------------------------------------
+
+    def _open_tunnels(self) -> list[_Tunnel]:
+        with self._lock:
+            return list(self._tunnels)
+
+    def _accept(self, listener: socket.socket) -> None:
+        while True:
+            try:
+                client, _ = listener.accept()
+            except OSError:
+                return  # closed by `stop`
+            try:
+                server = socket.create_connection(("127.0.0.1", self._target.port))
+            except OSError:
+                client.close()
+                continue
+            tunnel = _Tunnel(client, server)
+            with self._lock:
+                self._tunnels.add(tunnel)
+            tunnel.run(self._pass_requests, self._pass_replies)
+
+    def _pass_requests(self, tunnel: _Tunnel) -> None:
+        with tunnel.client.makefile("rb") as stream:
+            while (parsed := _read_request(stream)) is not None:
+                raw, request = parsed
+                self._requests_flow.wait()
+                executed = self._cut_now(request)
+                if executed is False:
+                    break
+                tunnel.server.sendall(raw if executed else self._replaced(raw, request))
+                if executed:
+                    # The server reads to the end, so executes, before it closes.
+                    tunnel.deaf = True
+                    tunnel.server.shutdown(socket.SHUT_WR)
+                    return
+        tunnel.close()
+
+    def _pass_replies(self, tunnel: _Tunnel) -> None:
+        while data := tunnel.server.recv(RECEIVE_BYTES):
+            if not tunnel.deaf:
+                self._replies_flow.wait()
+                tunnel.client.sendall(data)
+        tunnel.close()
+        with self._lock:
+            self._tunnels.discard(tunnel)
+
+    def _cut_now(self, request: Request) -> bool | None:
+        """Whether to cut after execution (True), before (False), or not (None)."""
+        with self._lock:
+            if self._cut is None or not self._cut[1](request):
+                return None
+            executed = self._cut[0]
+            self._cuts_left -= 1
+            if self._cuts_left <= 0:
+                self._cut = None
+            return executed
+
+    def _replaced(self, raw: bytes, request: Request) -> bytes:
+        with self._lock:
+            if self._refusal is not None and self._refusal[1](request):
+                self.rejected += 1
+                return self._refusal[0]
+            self.passed += 1
+            return raw
+
+
+class _Tunnel:
+    """One client's connection and the one to the server that belongs to it."""
+
+    def __init__(self, client: socket.socket, server: socket.socket) -> None:
+        self.client = client
+        self.server = server
+        self.deaf = False
+        self._threads: list[threading.Thread] = []
+        for sock in (client, server):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def run(self, *sides: Callable[[_Tunnel], None]) -> None:
+        """Serve each direction in a thread."""
+        self._threads = [
+            threading.Thread(target=self._serve, args=(side,), daemon=True) for side in sides
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def _serve(self, side: Callable[[_Tunnel], None]) -> None:
+        try:
+            side(self)
+        except (OSError, ValueError):
+            self.close()  # a side broke, or spoke another protocol
+
+    def close(self) -> None:
+        """Break both connections; the threads end by it."""
+        for sock in (self.client, self.server):
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+
+    def join(self, timeout_s: float) -> None:
+        """Wait for the threads, then give the sockets back."""
+        for thread in self._threads:
+            thread.join(timeout_s)
+        self.client.close()
+        self.server.close()
+
+
+def _write_commands(table: Reply) -> frozenset[bytes]:
+    """Names of the commands that may write, by the server's own command table."""
+    rows = [row for row in table if isinstance(row, list)] if isinstance(table, list) else []
+    names = set()
+    for name, _, flags, *_ in rows:
+        if isinstance(name, bytes) and isinstance(flags, list) and b"write" in flags:
+            names.add(name.upper())
+    return frozenset(names) | SCRIPT_COMMANDS
+
+
+def _read_request(stream: BinaryIO) -> tuple[bytes, list[bytes]] | None:
+    """One request as it came and as words; None at the end."""
+    line = stream.readline()
+    if not line.startswith(b"*"):
+        return (line, line.split()) if line else None
+    raw, words = [line], []
+    for _ in range(int(line[1:])):
+        size = stream.readline()
+        word = stream.read(int(size[1:]) + 2)
+        raw += (size, word)
+        words.append(word[:-2])
+    return b"".join(raw), words
