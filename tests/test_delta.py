@@ -42,15 +42,15 @@ async def twin(request: pytest.FixtureRequest, valkey: Any) -> AsyncIterator[Twi
 
 
 async def put(
-    twin: Twin, number: int, parent: int | None, ns: str = "", **seeds: Any
+    twin: Twin, number: int, parent: int | None, ns: str = "", seeds: Any = None
 ) -> Checkpoint:
     """A checkpoint whose delta channels have new versions; those in ``seeds`` a value, too."""
     before = twin.last.get(("t", f"{ns}{parent}"))
     made, new_versions = checkpoint(
-        numbered_id(number), {"delta": None, "other": None, **seeds}, parent=before
+        numbered_id(number), {"delta": None, "other": None, **(seeds or {})}, parent=before
     )
     for channel in ("delta", "other"):
-        if channel not in seeds:
+        if channel not in (seeds or {}):
             del made["channel_values"][channel]
     where = config("t", ns, None if parent is None else numbered_id(parent))
     await twin.put(where, made, metadata(number), new_versions)
@@ -82,7 +82,7 @@ async def test_seed_and_writes_on_the_path(twin: Twin) -> None:
     """Seed, then the seed ancestor's own writes and all since, but not the target's."""
     for number, parent in ((1, None), (2, 1), (3, 2), (4, 3)):
         seeds = {"delta": _DeltaSnapshot(["seed"])} if number == 2 else {}
-        await put(twin, number, parent, **seeds)
+        await put(twin, number, parent, seeds=seeds)
         await twin.write(
             config("t", "", numbered_id(number)), [("delta", f"w{number}"), ("x", 0)], "task"
         )
@@ -146,8 +146,8 @@ SEEDS = {
 
 @pytest.mark.parametrize("name", SEEDS)
 async def test_kinds_of_seeds(twin: Twin, name: str) -> None:
-    await put(twin, 1, None, other=_DeltaSnapshot(["of the other"]))
-    await put(twin, 2, 1, delta=SEEDS[name])
+    await put(twin, 1, None, seeds={"other": _DeltaSnapshot(["of the other"])})
+    await put(twin, 2, 1, seeds={"delta": SEEDS[name]})
     await put(twin, 3, 2)
     found = await history(twin, config("t"), ["delta", "other", "never"])
     assert_equal(found["delta"]["seed"], SEEDS[name])
@@ -172,7 +172,7 @@ async def test_a_history_longer_than_a_page(twin: Twin) -> None:
     count = 2 * limits.HISTORY_PAGE + 5
     for number in range(count):
         seeds = {"other": _DeltaSnapshot([number])} if number == 3 else {}
-        await put(twin, number, number - 1 if number else None, **seeds)
+        await put(twin, number, number - 1 if number else None, seeds=seeds)
         await twin.write(config("t", "", numbered_id(number)), [("delta", number)], "task")
     found = await history(twin, config("t"), ["delta", "other"])
     assert values(found["delta"]) == list(range(count - 1))
@@ -190,7 +190,7 @@ async def test_random_chains(twin: Twin, seed: int) -> None:
             for name in ("delta", "other")
             if chance.random() < 0.15
         }
-        await put(twin, number, parent, **seeds)
+        await put(twin, number, parent, seeds=seeds)
         for _ in range(chance.randrange(4)):
             written = [
                 (chance.choice(["delta", "other", "x"]), chance.random())

@@ -236,7 +236,8 @@ def failing(gate: list[str], saver: BaseCheckpointSaver[str]) -> Any:
 async def test_interrupt_and_resume(face: Face, durability: str) -> None:
     pair = Pair(face, approving)
     start = {"log": ["start"], "count": 0}
-    for resume in (start, Command(resume="yes"), Command(resume={"very": True})):
+    resumes: list[Any] = [start, Command(resume="yes"), Command(resume={"very": True})]
+    for resume in resumes:
         await pair.do("stream", resume, of("t"), stream_mode="values", durability=durability)
         await pair.check()
     states = await pair.check()
@@ -284,7 +285,8 @@ async def test_functional_api(face: Face) -> None:
 
 async def test_time_travel(face: Face) -> None:
     pair = Pair(face, approving)
-    for step in ({"log": ["start"], "count": 0}, Command(resume="a"), Command(resume="b")):
+    steps: list[Any] = [{"log": ["start"], "count": 0}, Command(resume="a"), Command(resume="b")]
+    for step in steps:
         await pair.do("invoke", step, of("t"))
     await pair.fork(lambda state: state.next == ("send",), {"log": ["forked"]}, "ask")
     states = await pair.check()

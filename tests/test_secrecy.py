@@ -130,8 +130,8 @@ async def test_errors_and_logs_carry_no_state(
     caplog.set_level(logging.DEBUG)
     async with open_face(kind, valkey.url) as face:
         twin = await fill(face)
-        made = dict(twin.last["t", ""], id=numbered_id(3))
-        made["channel_values"] = {**made["channel_values"], "odd": (one for one in ())}
+        made: dict[str, Any] = dict(twin.last["t", ""], id=numbered_id(3))
+        made["channel_values"] = {**made["channel_values"], "odd": iter(range(3))}
         made["channel_versions"] = {**made["channel_versions"], "odd": "1"}
         with pytest.raises(TypeError) as failure:
             await face.aput(config("t"), made, metadata(3), {"odd": "1"})  # type: ignore[arg-type]

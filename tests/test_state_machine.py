@@ -23,7 +23,8 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from langgraph.checkpoint.base import ERROR, INTERRUPT, RESUME, SCHEDULED, Checkpoint
+from langgraph.checkpoint.base import Checkpoint
+from langgraph.checkpoint.serde.types import ERROR, INTERRUPT, RESUME, SCHEDULED
 
 from tests.faces import FACES, Twin, checkpoint, config, metadata, numbered_id, open_face
 
@@ -171,8 +172,8 @@ class SaverMachine(RuleBasedStateMachine):
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("kind", FACES)
 def test_any_sequence_of_calls(kind: str, valkey: Any) -> None:
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
-        lambda: SaverMachine(kind, valkey.url),
+    run_state_machine_as_test(
+        lambda: SaverMachine(kind, valkey.url),  # type: ignore[arg-type]  # it may be a factory
         settings=settings(
             max_examples=60,
             stateful_step_count=30,
