@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import os
 import signal
 import sys
@@ -48,7 +49,7 @@ def _arguments() -> argparse.Namespace:
     return arguments
 
 
-def _stop(number: int, frame: FrameType | None) -> None:
+def _stop(number: int, _frame: FrameType | None) -> None:
     """Leave by an exception, so that the servers are stopped on the way."""
     sys.exit(128 + number)
 
@@ -59,6 +60,8 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _stop)
     # A peer's dependency warns about the environment; it changes nothing here.
     warnings.filterwarnings("ignore", message="XDG_RUNTIME_DIR is not set")
+    # Failures are counted and shown in the tables; this peer logs each of them too.
+    logging.getLogger("langgraph_checkpoint_aws").setLevel(logging.CRITICAL)
     folder = arguments.results
     if folder is None:
         folder = Path(tempfile.mkdtemp(prefix="bench-quick-")) if arguments.quick else RESULTS

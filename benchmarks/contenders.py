@@ -41,14 +41,14 @@ def ruler(servers: Servers, face: FaceName) -> Contender:
 @contextlib.asynccontextmanager
 async def _async_floor(store: ValkeyStore) -> AsyncIterator[Any]:
     async with contextlib.AsyncExitStack() as stack:
-        opened = await floor.open_floor(store.host, store.port)
+        opened = await floor.open_floor(store.url)
         stack.push_async_callback(opened.close)
         yield opened
 
 
 @contextlib.contextmanager
 def _floor(store: ValkeyStore) -> Iterator[Any]:
-    with contextlib.closing(floor.open_blocking_floor(store.host, store.port)) as opened:
+    with contextlib.closing(floor.open_blocking_floor(store.url)) as opened:
         yield opened
 
 

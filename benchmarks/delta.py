@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import gc
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from langchain_core.runnables import RunnableConfig
 
 from benchmarks.contenders import line_up
 from benchmarks.faces import FACES, Opened
-from benchmarks.figures import Figure, Goal, take_turns
+from benchmarks.figures import Case, Figure, Goal, take_turns
 from benchmarks.session import Session
-from benchmarks.workloads import KIB, Step, build_steps, growing_list, thread
+from benchmarks.workloads import KIB, KINDS, Kind, Step, build_steps, growing_list, thread
 
 CHECKPOINTS = 100
 CHANNEL = "messages"
@@ -50,26 +51,30 @@ async def timed_history(who: Opened, target: RunnableConfig) -> tuple[float, Any
 def measure(session: Session) -> list[Figure]:
     """Both faces; messages and plain dicts."""
     figure = Figure("delta", f"Delta history over {CHECKPOINTS - 1} ancestors, ms")
-    rounds = ROUNDS_QUICK if session.quick else ROUNDS
     for face in FACES:
         with session.opened(line_up(session.servers, face), figure) as opened:
-            for kind in ("dicts", "messages"):
-                items = growing_list(kind, AVERAGE_KIB * KIB, CHECKPOINTS, session.seed)
-                targets: dict[str, RunnableConfig] = {}
-                for who in opened:
-                    steps = build_steps(items, who.steps.get_next_version)
-                    chain = write_chain(who, steps, session.new_thread())
-                    targets[who.contender.name] = who.run(chain)
+            for kind in KINDS:
                 case = figure.case(f"{kind}, {face}", "ms", GOAL)
-
-                def one(who: Opened, turn: int) -> None:
-                    name = who.contender.name
-                    session.progress(f"delta: {case.name}, round {turn + 1}/{rounds}, {name}")
-                    gc.collect()
-                    spent_ms, found = who.run(timed_history(who, targets[name]))
-                    if len(found[CHANNEL]["writes"]) != CHECKPOINTS - 1:
-                        raise AssertionError(f"{name} lost part of the chain")
-                    case.add(name, spent_ms)
-
-                take_turns(opened, rounds, one)
+                _one_case(session, opened, kind, case)
     return [figure]
+
+
+def _one_case(session: Session, opened: Sequence[Opened], kind: Kind, case: Case) -> None:
+    rounds = ROUNDS_QUICK if session.quick else ROUNDS
+    items = growing_list(kind, AVERAGE_KIB * KIB, CHECKPOINTS, session.seed)
+    targets: dict[str, RunnableConfig] = {}
+    for who in opened:
+        steps = build_steps(items, who.steps.get_next_version)
+        chain = write_chain(who, steps, session.new_thread())
+        targets[who.contender.name] = who.run(chain)
+
+    def one(who: Opened, turn: int) -> None:
+        name = who.contender.name
+        session.progress(f"delta: {case.name}, round {turn + 1}/{rounds}, {name}")
+        gc.collect()
+        spent_ms, found = who.run(timed_history(who, targets[name]))
+        if len(found[CHANNEL]["writes"]) != CHECKPOINTS - 1:
+            raise AssertionError(f"{name} lost part of the chain")
+        case.add(name, spent_ms)
+
+    take_turns(opened, rounds, one)

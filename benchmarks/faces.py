@@ -28,23 +28,23 @@ FACES: tuple[FaceName, ...] = ("async", "sync")
 class Steps(Protocol):
     """The three calls of a step: all that the floor has."""
 
-    def get_next_version(self, current: Any, channel: None) -> Any:
+    def get_next_version(self, current: Any, channel: None, /) -> Any:
         """As LangGraph asks a saver for it."""
         ...
 
     async def put(
-        self, config: RunnableConfig, checkpoint: Any, metadata: Any, versions: Any
+        self, config: RunnableConfig, checkpoint: Any, metadata: Any, versions: Any, /
     ) -> RunnableConfig:
         """Store a checkpoint."""
         ...
 
     async def put_writes(
-        self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str
+        self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, /
     ) -> None:
         """Store a task's writes."""
         ...
 
-    async def get_tuple(self, config: RunnableConfig) -> Any:
+    async def get_tuple(self, config: RunnableConfig, /) -> Any:
         """Fetch a checkpoint."""
         ...
 
@@ -160,7 +160,8 @@ class Opened:
     @property
     def steps(self) -> Steps:
         """Its calls, of a step alone."""
-        return self.saver if self.contender.role == "floor" else self.calls
+        calls: Steps = self.saver if self.contender.role == "floor" else self.calls
+        return calls
 
     @property
     def calls(self) -> Any:

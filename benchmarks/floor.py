@@ -17,16 +17,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
-from glide import GlideClusterClient, GlideClusterClientConfiguration, NodeAddress
-from glide_sync import GlideClusterClient as BlockingClient
-from glide_sync import GlideClusterClientConfiguration as BlockingConfiguration
+from glide_shared.constants import TEncodable as Encodable
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
-from langgraph_valkey.limits import REQUEST_TIMEOUT_MS
+from langgraph_valkey.glide_clients import (
+    BlockingClient,
+    NativeClient,
+    close_native,
+    make_blocking,
+    make_native,
+)
+from langgraph_valkey.settings import ConnectionSettings
 
-Fields: TypeAlias = Mapping[str | bytes, str | bytes]
+Fields: TypeAlias = Mapping[Encodable, Encodable]
 
 ANCHORS_US = {
     "async": {2: 470.0, 20: 513.0, 200: 810.0},
@@ -52,11 +57,11 @@ class Floor:
 
     get_next_version = staticmethod(get_next_version)
 
-    def __init__(self, client: GlideClusterClient) -> None:
+    def __init__(self, client: NativeClient) -> None:
         self._client = client
 
     async def put(
-        self, config: RunnableConfig, checkpoint: Any, metadata: Any, versions: Any
+        self, config: RunnableConfig, checkpoint: Any, _metadata: Any, _versions: Any
     ) -> RunnableConfig:
         """Serialize once, SET."""
         await self._client.set(
@@ -65,7 +70,7 @@ class Floor:
         return config
 
     async def put_writes(
-        self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str
+        self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], _task_id: str
     ) -> None:
         """Serialize each write, HSET."""
         name = config["configurable"]["thread_id"]
@@ -84,7 +89,7 @@ class Floor:
 
     async def close(self) -> None:
         """Drop the connection."""
-        await self._client.close()
+        close_native(self._client)
 
 
 class BlockingFloor:
@@ -100,14 +105,14 @@ class BlockingFloor:
         self._client = client
 
     async def put(
-        self, config: RunnableConfig, checkpoint: Any, metadata: Any, versions: Any
+        self, config: RunnableConfig, checkpoint: Any, _metadata: Any, _versions: Any
     ) -> RunnableConfig:
         """Serialize once, SET."""
         self._client.set(config["configurable"]["thread_id"], SERDE.dumps_typed(checkpoint)[1])
         return config
 
     async def put_writes(
-        self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str
+        self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], _task_id: str
     ) -> None:
         """Serialize each write, HSET."""
         name = config["configurable"]["thread_id"]
@@ -129,17 +134,11 @@ class BlockingFloor:
         self._client.close()
 
 
-async def open_floor(host: str, port: int) -> Floor:
-    """Connect as our saver does: cluster mode, the same request timeout."""
-    configuration = GlideClusterClientConfiguration(
-        [NodeAddress(host, port)], request_timeout=REQUEST_TIMEOUT_MS
-    )
-    return Floor(await GlideClusterClient.create(configuration))
+async def open_floor(url: str) -> Floor:
+    """Connect with our saver's settings, on the running loop."""
+    return Floor(make_native(ConnectionSettings.from_url(url)))
 
 
-def open_blocking_floor(host: str, port: int) -> BlockingFloor:
-    """Connect the blocking client in the same way."""
-    configuration = BlockingConfiguration(
-        [NodeAddress(host, port)], request_timeout=REQUEST_TIMEOUT_MS
-    )
-    return BlockingFloor(BlockingClient.create(configuration))
+def open_blocking_floor(url: str) -> BlockingFloor:
+    """Connect the blocking client with the same settings."""
+    return BlockingFloor(make_blocking(ConnectionSettings.from_url(url)))

@@ -106,8 +106,13 @@ def _one_face(session: Session, figure: Figure, opened: list[Opened], face: Face
         names = [session.new_thread() for _ in range(threads)]
         gc.collect()
         if face == "async":
-            return session.runner.run(_all_tasks(graph, names))
-        return _all_threads(graph, names)
+            result = session.runner.run(_all_tasks(graph, names))
+        else:
+            result = _all_threads(graph, names)
+        if who.contender.role == "reference":
+            for name in names:
+                who.run(who.calls.delete_thread(name))
+        return result
 
     def one(who: Opened, turn: int) -> None:
         name = who.contender.name
@@ -126,9 +131,11 @@ def _one_face(session: Session, figure: Figure, opened: list[Opened], face: Face
 
 def _count_failures(case: Case, name: str, ended: list[Any]) -> int:
     failed = [one for one in ended if isinstance(one, BaseException)]
-    for one in ended:
-        if isinstance(one, dict) and len(one["messages"]) != SUPERSTEPS:
-            failed.append(AssertionError(f"{len(one['messages'])} messages"))
+    failed += [
+        AssertionError("messages are missing")
+        for one in ended
+        if isinstance(one, dict) and len(one["messages"]) != SUPERSTEPS
+    ]
     if failed:
         kinds = sorted({type(error).__name__ for error in failed})
         case.failures[name] = f"{len(failed)} of {len(ended)} failed: {', '.join(kinds)}"

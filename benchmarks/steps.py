@@ -9,17 +9,15 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Sequence
-from typing import get_args
 
 from benchmarks.contenders import line_up
 from benchmarks.faces import FACES, FaceName, Opened, Steps
 from benchmarks.figures import Column, Figure, Goal, take_turns
 from benchmarks.floor import ANCHORS_US, SERDE, BlockingFloor, Floor, fields_of
 from benchmarks.session import Session
-from benchmarks.workloads import KIB, Kind, Step, build_steps, growing_list, thread
+from benchmarks.workloads import KIB, KINDS, Kind, Step, build_steps, growing_list, thread
 
 SIZES_KIB = (2, 20, 200)
-KINDS: tuple[Kind, ...] = get_args(Kind)
 GOALS = {
     "async": {2: 1.25, 20: 1.25, 200: 1.3},
     "sync": {2: 1.3, 20: 1.3, 200: 1.4},

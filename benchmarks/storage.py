@@ -16,8 +16,17 @@ from benchmarks.figures import Case, Figure, Goal
 from benchmarks.peers import MEMORY, PEERS
 from benchmarks.servers import ValkeyStore
 from benchmarks.session import Session
-from benchmarks.steps import KINDS, SIZES_KIB
-from benchmarks.workloads import KIB, Kind, Step, build_steps, growing_list, state_bytes, thread
+from benchmarks.steps import SIZES_KIB
+from benchmarks.workloads import (
+    KIB,
+    KINDS,
+    Kind,
+    Step,
+    build_steps,
+    growing_list,
+    state_bytes,
+    thread,
+)
 
 GOALS = {2: 0.8, 20: 0.15, 200: 0.05}
 STEPS, STEPS_LONG, STEPS_LONG_QUICK = 100, 1_000, 300

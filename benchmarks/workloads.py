@@ -16,7 +16,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.runnables import RunnableConfig
@@ -25,14 +25,31 @@ from langgraph.checkpoint.base.id import uuid6
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
 Kind = Literal["messages", "dicts"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 NextVersion = Callable[[Any, None], Any]
 
 KIB = 1024
 SMALLEST_TEXT = 8
 LINKING = (
-    "the of and to a in that it is for was on as with be at by this from or an but not".split()
+    "the",
+    "of",
+    "and",
+    "to",
+    "a",
+    "in",
+    "that",
+    "it",
+    "is",
+    "for",
+    "was",
+    "on",
+    "with",
+    "by",
 )
-SYLLABLES = "ba ce do fi gu la me no pri ro sta te vo chan der est ing ment tion ver".split()
+SYLLABLES = (
+    *("ba", "ce", "do", "fi", "gu", "la", "me", "no", "pri", "ro", "sta", "te", "vo"),
+    *("chan", "der", "est", "ing", "ment", "tion", "ver"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +74,7 @@ class Step:
 def vocabulary(rng: random.Random, words: int = 2_000) -> list[str]:
     """Words of two to four syllables, and short linking words in between."""
     made = ["".join(rng.choices(SYLLABLES, k=rng.randint(2, 4))) for _ in range(words)]
-    return made + LINKING * (words // len(LINKING) // 2)
+    return made + [*LINKING] * (words // len(LINKING) // 2)
 
 
 def text(rng: random.Random, words: Sequence[str], size: int) -> str:
