@@ -75,7 +75,11 @@ GROUPS_MOST = 64
 a record's references nor the pieces of a read grow with the thread."""
 
 COMPRESS_BYTES = 128
-"""Payloads from this size on are compressed."""
+"""Records and writes from this size on are compressed: their version strings and
+ids shrink to a third in 4 us."""
+
+COMPRESS_CHUNK_BYTES = 8 * 1024
+"""Chunks from this size on are compressed."""
 
 # --- keeping ------------------------------------------------------------------
 
@@ -94,9 +98,14 @@ WALK_PAGE = 500
 HISTORY_PAGE = 128
 """Ancestors in one page of a delta channel's history."""
 
-KNOWN_BYTES_MOST = 32 * 1024 * 1024
-"""Memory for what this process knows of the threads it wrote or read last: it
-spares sending, and hashing, what the server has."""
+SWEEP_MS = 10 * 60 * 1000
+"""How long an open sweep is honoured after its last step: a sweeper that dies
+leaves puts checking all they refer to until then."""
+
+KNOWN_THREADS_MOST = 20_000
+KNOWN_NAMESPACES_MOST = 16
+"""Threads, and namespaces of each, of which the names of stored pieces are
+remembered (a few KiB each): it spares sending what the server has."""
 
 assert REJECT_BACKOFF_FIRST_S < REJECT_BACKOFF_MOST_S < REJECT_DEADLINE_S
 assert CONNECTION_TIMEOUT_MS <= REQUEST_TIMEOUT_MS

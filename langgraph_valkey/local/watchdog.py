@@ -37,7 +37,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 REMOVE_DEADLINE_S = 5.0
-"""How long the watchdog waits for killed servers before it removes their files."""
+REMOVE_AGAIN_S = 0.02
+"""How long the watchdog tries to remove what killed servers leave, and how often."""
 
 _DETACH = 'exec 3<&0; "$@" <&3 3<&- &'
 """Runs a program in the background with this shell's standard input."""
@@ -55,20 +56,20 @@ def attend(lines: Iterable[bytes]) -> None:
                 noted[b"run"].discard(what)
             case b"gone":
                 noted[b"dir"].discard(what)
-    _kill([int(pid) for pid in noted[b"run"]])
-    for path in noted[b"dir"]:
-        shutil.rmtree(os.fsdecode(path), ignore_errors=True)
+    for pid in noted[b"run"]:
+        with contextlib.suppress(OSError):
+            os.kill(int(pid), signal.SIGKILL)
+    _remove([os.fsdecode(path) for path in noted[b"dir"]])
 
 
-def _kill(pids: list[int]) -> None:
+def _remove(paths: list[str]) -> None:
+    """Remove directories; again and again, for a killed server may be writing still."""
     deadline = time.monotonic() + REMOVE_DEADLINE_S
-    while pids and time.monotonic() < deadline:
-        for pid in list(pids):
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except OSError:
-                pids.remove(pid)
-        time.sleep(0.02)
+    while paths and time.monotonic() < deadline:
+        for path in paths:
+            shutil.rmtree(path, ignore_errors=True)
+        paths = [path for path in paths if os.path.lexists(path)]
+        time.sleep(REMOVE_AGAIN_S)
 
 
 class Watchdog:

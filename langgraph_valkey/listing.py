@@ -1,0 +1,218 @@
+"""Walking over checkpoints: `list`, and a delta channel's history."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import CheckpointTuple, DeltaChannelHistory, PendingWrite
+
+from langgraph_valkey import limits, operations, records
+from langgraph_valkey.checkpoints import Checkpoints, Place
+from langgraph_valkey.codec import Damaged
+from langgraph_valkey.keys import namespace_of, thread_of, thread_pattern, to_text
+from langgraph_valkey.link import Link
+from langgraph_valkey.operations import Status
+
+
+async def threads(core: Checkpoints, link: Link) -> AsyncIterator[Place]:
+    """Every thread on the server, each once, in no order.
+
+    The names seen are kept while the walk lasts, since a scan may repeat itself.
+    """
+    seen: set[bytes] = set()
+    cursor: Any = None
+    while True:
+        cursor, keys = await link.scan(cursor, thread_pattern(core.prefix))
+        for key in keys:
+            if key not in seen:
+                seen.add(key)
+                yield core.thread_place(thread_of(core.prefix, key))
+        if cursor is None:
+            return
+
+
+async def list_checkpoints(
+    core: Checkpoints,
+    link: Link,
+    config: RunnableConfig | None,
+    filter: Mapping[str, Any] | None,
+    before: RunnableConfig | None,
+    limit: int | None,
+) -> AsyncIterator[CheckpointTuple]:
+    """Checkpoints, newest first; see `BaseCheckpointSaver.list`."""
+    left = limit
+    if left is not None and left <= 0:
+        return
+    bound = ((before or {}).get("configurable") or {}).get("checkpoint_id") or ""
+    if config is not None:
+        async for found in _of_thread(core, link, core.place(config), filter, bound, left):
+            yield found
+        return
+    async for place in threads(core, link):
+        async for found in _of_thread(core, link, place, filter, bound, left):
+            yield found
+            if left is not None:
+                left -= 1
+                if not left:
+                    return
+
+
+async def _of_thread(
+    core: Checkpoints,
+    link: Link,
+    place: Place,
+    filter: Mapping[str, Any] | None,
+    before: str,
+    limit: int | None,
+) -> AsyncIterator[CheckpointTuple]:
+    if before and place.checkpoint_id >= before:
+        return
+    left = limit if limit is not None else -1
+    walk = _filtered(core, link, place, filter, before) if filter else _all(
+        core, link, place, before, limit
+    )  # fmt: skip
+    async for found in walk:
+        yield found
+        left -= 1
+        if not left:
+            return
+
+
+async def _all(
+    core: Checkpoints, link: Link, place: Place, before: str, limit: int | None
+) -> AsyncIterator[CheckpointTuple]:
+    page = limits.LIST_PAGE if limit is None else min(limit, limits.LIST_PAGE)
+    async for items, chunks in core.pages(link, place, "all", before=before, limit=page):
+        for raw_namespace, raw_id, record, writes in _grouped(items, 4):
+            checkpoint_id = to_text(raw_id)
+            parsed = core.parsed(place, checkpoint_id, record)
+            namespace = namespace_of(raw_namespace)
+            yield core.load(place, namespace, checkpoint_id, parsed, chunks, writes)[0]
+
+
+async def _filtered(
+    core: Checkpoints, link: Link, place: Place, filter: Mapping[str, Any], before: str
+) -> AsyncIterator[CheckpointTuple]:
+    """Those whose metadata fit; nothing else of the others is read."""
+    async for namespace, checkpoint_id, metadata in metadata_of(core, link, place, before):
+        if not all(metadata.get(key) == wanted for key, wanted in filter.items()):
+            continue
+        config = place.config(namespace, checkpoint_id)
+        found = await core.get_tuple(link, config)
+        if found is not None:
+            yield found._replace(config=config)
+
+
+async def metadata_of(
+    core: Checkpoints, link: Link, place: Place, before: str = ""
+) -> AsyncIterator[tuple[str, str, Mapping[str, Any]]]:
+    """Namespace, id and metadata of each checkpoint of a thread, newest first."""
+    async for items, _ in core.pages(link, place, "meta", before=before):
+        for raw_namespace, raw_id, sealed in _grouped(items, 3):
+            checkpoint_id = to_text(raw_id)
+            try:
+                metadata = core.codec.open_typed(sealed)
+            except Damaged as damage:
+                raise place.corrupt(str(damage), checkpoint_id, place.keys.state) from damage
+            yield namespace_of(raw_namespace), checkpoint_id, metadata
+
+
+def _grouped(items: Sequence[Any], size: int) -> list[Sequence[Any]]:
+    return [items[at : at + size] for at in range(0, len(items), size)]
+
+
+async def ancestry(
+    core: Checkpoints, link: Link, place: Place, checkpoint_id: str
+) -> AsyncIterator[tuple[str, records.Record, list[records.Write]]]:
+    """A checkpoint and its ancestors, towards the root: id, record, writes.
+
+    Stops where a parent is not there.
+    """
+    namespace = place.namespace or ""
+    seen: set[str] = set()
+    size = limits.HISTORY_PAGE
+    while True:
+        call = operations.history(place.keys, namespace, checkpoint_id, limit=size)
+        answer = await core.ask(link, place, call)
+        if answer.status is Status.NONE:
+            return
+        core.require(place, answer)
+        following, items = answer.rest
+        for raw_id, raw_record, raw_writes in _grouped(items, 3):
+            at = to_text(raw_id)
+            if at in seen:
+                return  # A checkpoint that names itself as its ancestor.
+            seen.add(at)
+            record = core.parsed(place, at, raw_record)
+            try:
+                writes = records.merge_writes(core.codec, raw_writes)
+            except Damaged as damage:
+                raise place.corrupt(str(damage), at, place.keys.state) from damage
+            yield at, record, writes
+        if not following:
+            return
+        checkpoint_id = to_text(following)
+
+
+async def delta_history(
+    core: Checkpoints, link: Link, config: RunnableConfig, channels: Sequence[str]
+) -> Mapping[str, DeltaChannelHistory]:
+    """See `BaseCheckpointSaver.get_delta_channel_history`."""
+    place = core.place(config)
+    writes: dict[str, list[PendingWrite]] = {channel: [] for channel in channels}
+    seeds: dict[str, tuple[str, records.Record, tuple[str, str, Any]]] = {}
+    left = set(channels)
+    first = True
+    async for checkpoint_id, record, pending in ancestry(core, link, place, place.checkpoint_id):
+        if first:
+            first = False  # The target: its own writes belong to its children.
+            continue
+        if not left:
+            break
+        wanted = [write for write in reversed(pending) if write.channel in left]
+        for write in wanted:
+            writes[write.channel] += records.load_writes(core.codec, [write])
+        for entry in record.manifest:
+            if entry[0] in left:
+                seeds[entry[0]] = checkpoint_id, record, entry
+                left.discard(entry[0])
+        if not left:
+            break
+    loaded = await _load_seeds(core, link, place, seeds)
+    history: dict[str, DeltaChannelHistory] = {}
+    for channel in channels:
+        history[channel] = {"writes": writes[channel][::-1]}
+        if channel in loaded:
+            history[channel]["seed"] = loaded[channel]
+    return history
+
+
+async def _load_seeds(
+    core: Checkpoints,
+    link: Link,
+    place: Place,
+    seeds: Mapping[str, tuple[str, records.Record, tuple[str, str, Any]]],
+) -> dict[str, Any]:
+    """The values at which the walks ended, read with at most one call."""
+    digests = list(
+        {
+            record.digests[index]
+            for _, record, (_, _, where) in seeds.values()
+            if not isinstance(where, bytes)
+            for index in ([where] if isinstance(where, int) else where[::2])
+        }
+    )
+    chunks: dict[bytes, bytes] = {}
+    if digests:
+        answer = await core.ask(link, place, operations.chunks(place.keys, digests))
+        core.require(place, answer)
+        chunks = dict(zip(digests, answer.rest[0], strict=True))
+    loaded: dict[str, Any] = {}
+    for channel, (checkpoint_id, record, entry) in seeds.items():
+        try:
+            loaded[channel] = records.load_value(core.codec, record, entry, chunks)[0]
+        except Damaged as damage:
+            raise place.corrupt(str(damage), checkpoint_id, place.keys.state) from damage
+    return loaded

@@ -1,0 +1,208 @@
+"""Building the calls. The scripts' heads say what each argument is for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from importlib.resources import files
+
+from langgraph_valkey import limits
+from langgraph_valkey.keys import ThreadKeys, namespace_field, to_bytes
+from langgraph_valkey.link import Call, Script
+from langgraph_valkey.operations.answer import Standing
+
+_READS = "#!lua flags=no-writes\n"
+_WRITES = "#!lua\n"
+_FREES = "#!lua flags=allow-oom\n"
+"""What frees memory must run when there is none left."""
+
+
+@cache
+def _script(name: str, flags: str) -> Script:
+    preludes = ["prelude"] if flags == _READS else ["prelude", "write_prelude"]
+    folder = files(__package__)
+    parts = [(folder / f"{part}.lua").read_text("utf-8") for part in (*preludes, name)]
+    return Script(name, flags + "\n".join(parts))
+
+
+def _call(
+    name: str, flags: str, keys: ThreadKeys, args: list[bytes], size: int | None = None
+) -> Call:
+    names = (keys.state, keys.index, keys.graves, keys.sweep)
+    if size is None:
+        size = sum(map(len, args))
+    return Call(_script(name, flags), names, args, writes=flags != _READS, size=size)
+
+
+def _number(value: int | None) -> bytes:
+    return b"" if not value else b"%d" % value
+
+
+def _admission(
+    entry: bytes, standing: Standing, ttl_ms: int | None, namespace: str, checkpoint_id: str
+) -> list[bytes]:
+    return [
+        entry,
+        standing.nonce,
+        _number(standing.gen),
+        _number(standing.stamp),
+        _number(ttl_ms),
+        namespace_field(namespace),
+        to_bytes(checkpoint_id),
+    ]
+
+
+def put(
+    keys: ThreadKeys,
+    *,
+    entry: bytes,
+    standing: Standing,
+    ttl_ms: int | None,
+    namespace: str,
+    checkpoint_id: str,
+    parent: str,
+    record: bytes,
+    trusted: bool,
+    complete: bool,
+    chunks: Sequence[bytes],
+) -> Call:
+    """Store a checkpoint.
+
+    Args:
+        keys: The thread's keys.
+        entry: Writer and sequence number, 16 bytes: the same when sent again.
+        standing: What the writer knows of the thread.
+        ttl_ms: When the thread expires, from now on.
+        namespace: The checkpoint's namespace.
+        checkpoint_id: Its id.
+        parent: The parent's id, or ''.
+        record: The record.
+        trusted: What is not sent stands in the parent's record.
+        complete: All chunks the record refers to are sent.
+        chunks: Digest and stored chunk, in turn.
+    """
+    args = _admission(entry, standing, ttl_ms, namespace, checkpoint_id)
+    args += (to_bytes(parent), record, b"1" if trusted else b"", b"1" if complete else b"")
+    args += chunks
+    return _call("put", _WRITES, keys, args)
+
+
+def put_writes(
+    keys: ThreadKeys,
+    *,
+    entry: bytes,
+    standing: Standing,
+    ttl_ms: int | None,
+    namespace: str,
+    checkpoint_id: str,
+    writes: bytes,
+) -> Call:
+    """Store a task's writes on a checkpoint. Args are as of `put`."""
+    args = _admission(entry, standing, ttl_ms, namespace, checkpoint_id)
+    return _call("put_writes", _WRITES, keys, [*args, writes])
+
+
+def get(
+    keys: ThreadKeys,
+    namespace: str,
+    checkpoint_id: str,
+    *,
+    slide_ttl_ms: int | None = None,
+    size: int = 0,
+) -> Call:
+    """Read a checkpoint, the head if the id is ''.
+
+    Args:
+        keys: The thread's keys.
+        namespace: Its namespace.
+        checkpoint_id: Its id, or ''.
+        slide_ttl_ms: Put off the thread's end to this long from now.
+        size: About how many bytes will come back.
+    """
+    args = [namespace_field(namespace), to_bytes(checkpoint_id), _number(slide_ttl_ms)]
+    return _call("get", _WRITES if slide_ttl_ms else _READS, keys, args, size)
+
+
+def page(
+    keys: ThreadKeys,
+    what: str,
+    *,
+    namespace: str | None,
+    after: tuple[str, str] = ("", ""),
+    before: str = "",
+    only: str = "",
+    limit: int,
+    ascending: bool = False,
+) -> Call:
+    """Read a page of checkpoints.
+
+    Args:
+        keys: The thread's keys.
+        what: 'all', 'meta' or 'ids'.
+        namespace: A namespace, or None for all.
+        after: The cursor that the last page returned.
+        before: Only ids below this one.
+        only: Only this id.
+        limit: How many.
+        ascending: Oldest first.
+    """
+    args = [
+        to_bytes(what),
+        b"*" if namespace is None else b"=" + namespace_field(namespace),
+        to_bytes(after[0] or "1"),
+        *map(to_bytes, (after[1], before, only)),
+        b"%d" % limit,
+        b"up" if ascending else b"down",
+    ]
+    return _call("page", _READS, keys, args)
+
+
+def history(keys: ThreadKeys, namespace: str, checkpoint_id: str, *, limit: int) -> Call:
+    """Walk from a checkpoint (the head if the id is '') towards the root."""
+    args = [namespace_field(namespace), to_bytes(checkpoint_id), b"%d" % limit]
+    return _call("history", _READS, keys, args)
+
+
+def chunks(keys: ThreadKeys, digests: Sequence[bytes]) -> Call:
+    """Read chunks."""
+    return _call("chunks", _READS, keys, list(digests))
+
+
+def delete(keys: ThreadKeys) -> Call:
+    """Delete the thread."""
+    return _call("delete", _FREES, keys, [b"%d" % limits.TOMBSTONE_TTL_MS])
+
+
+def remove(keys: ThreadKeys, namespace: str, checkpoint_ids: Sequence[str]) -> Call:
+    """Remove checkpoints with their writes."""
+    args = [b"%d" % limits.TOMBSTONE_TTL_MS, namespace_field(namespace)]
+    return _call("remove", _FREES, keys, args + [to_bytes(i) for i in checkpoint_ids])
+
+
+def mend(keys: ThreadKeys) -> Call:
+    """Make a lost index anew."""
+    return _call("mend", _WRITES, keys, [])
+
+
+def open_sweep(keys: ThreadKeys) -> Call:
+    """Begin to drop chunks that nothing refers to."""
+    return _sweep(keys, b"open")
+
+
+def scan_sweep(keys: ThreadKeys, cursor: bytes) -> Call:
+    """A page of what is referred to, and of what is there. Begins at b'0'."""
+    return _sweep(keys, b"scan", cursor)
+
+
+def drop_chunks(keys: ThreadKeys, digests: Sequence[bytes]) -> Call:
+    """Drop chunks, except those a put has come to refer to meanwhile."""
+    return _sweep(keys, b"drop", *digests)
+
+
+def close_sweep(keys: ThreadKeys) -> Call:
+    """End the sweep."""
+    return _sweep(keys, b"close")
+
+
+def _sweep(keys: ThreadKeys, step: bytes, *args: bytes) -> Call:
+    return _call("sweep", _FREES, keys, [step, b"%d" % limits.SWEEP_MS, *args])

@@ -1,0 +1,31 @@
+-- Drop the chunks that no record refers to, step by step. While a sweep is
+-- open, each put checks all it refers to and notes it in `sweep`, so that
+-- nothing new can come to lean on a chunk that is about to go.
+-- ARGV  1 step: 'open', 'scan', 'drop', 'close'; 2 how long the sweep may take,
+--       in ms; 'scan': 3 cursor; 'drop': 3... digests
+
+local t = thread()
+if not t then return reply('none', NOTHING) end
+
+local step = ARGV[1]
+if step == 'open' then call('HINCRBY', SWEEP, '#', 1)
+elseif call('EXISTS', SWEEP) == 0 then return reply('closed', t) end
+call('PEXPIRE', SWEEP, ARGV[2])
+
+if step == 'scan' then
+  local page = call('HSCAN', STATE, ARGV[3], 'COUNT', MOST, 'NOVALUES')
+  local used, seen, chunks = {}, {}, {}
+  for i = 1, #page[2] do
+    local kind = sub(page[2][i], 1, 1)
+    if kind == 'r' then digests_of(call('HGET', STATE, page[2][i]), used, seen)
+    elseif kind == 'c' then chunks[#chunks + 1] = sub(page[2][i], 2) end
+  end
+  return reply('ok', t, page[1], table.concat(used), table.concat(chunks))
+end
+if step == 'drop' then
+  for i = 3, #ARGV do
+    if call('HEXISTS', SWEEP, ARGV[i]) == 0 then call('HDEL', STATE, 'c' .. ARGV[i]) end
+  end
+end
+if step == 'close' and call('HINCRBY', SWEEP, '#', -1) <= 0 then call('DEL', SWEEP) end
+return reply('ok', t)
