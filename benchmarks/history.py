@@ -75,18 +75,20 @@ async def _times(call: Callable[[], Awaitable[Any]], repeats: int) -> float:
 
 def measure(session: Session) -> list[Figure]:
     """Both faces."""
-    figure = Figure("history", f"A thread of {CHECKPOINTS:,} checkpoints, ms")
+    checkpoints = CHECKPOINTS // 5 if session.quick else CHECKPOINTS
+    figure = Figure("history", f"A thread of {checkpoints:,} checkpoints, ms")
     for face in FACES:
         with session.opened(line_up(session.servers, face), figure) as opened:
-            _one_face(session, figure, opened, face)
+            _one_face(session, figure, opened, face, checkpoints)
     figure.notes.append("'resume' is a whole run of a graph: an input and one superstep.")
     return [figure]
 
 
-def _one_face(session: Session, figure: Figure, opened: list[Opened], face: FaceName) -> None:
+def _one_face(
+    session: Session, figure: Figure, opened: list[Opened], face: FaceName, checkpoints: int
+) -> None:
     rounds = ROUNDS_QUICK if session.quick else ROUNDS
     # The input makes one checkpoint, entering the graph another.
-    checkpoints = CHECKPOINTS // 5 if session.quick else CHECKPOINTS
     first = {"notes": [], "count": 0, "until": checkpoints - 2}
     names: dict[str, str] = {}
     graphs: dict[str, Any] = {}

@@ -14,7 +14,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-WIDTH, LABEL_WIDTH, VALUE_WIDTH = 760, 236, 96
+WIDTH, LABEL_WIDTH, VALUE_WIDTH = 760, 236, 132
 BAR, GAP, GROUP_GAP, HEAD = 16, 5, 34, 56
 STYLE = """
   text { font: 12px system-ui, -apple-system, 'Segoe UI', Arial, sans-serif; fill: #6b7683 }
@@ -114,7 +114,7 @@ def step_time(data: dict[str, Any]) -> str | None:
             continue
         floor = found["floor"][1]
         bars = [
-            Bar(name, role, value / floor, f"{value / floor:.2f} x   {value:,.0f} us")
+            Bar(name, role, value / floor, f"{value / floor:.2f} x, {value:,.0f} us")
             for name, (role, value) in sorted(found.items(), key=lambda pair: pair[1][1])
         ]
         groups.append(Group(f"average state {size}", bars))
