@@ -84,6 +84,7 @@ _WORDINGS: tuple[tuple[str, Kind], ...] = (
     ("READONLY", Kind.STALE),
     ("NOPERM", Kind.SETUP),
     # GLIDE's own words.
+    ("IAM authentication error", Kind.SETUP),
     ("Failed to create initial connections", Kind.NOT_SENT),
     ("Standalone connect failed", Kind.NOT_SENT),
     ("Received error for address", Kind.NOT_SENT),
@@ -105,6 +106,11 @@ _WORDINGS: tuple[tuple[str, Kind], ...] = (
 _CONNECTING = frozenset({Kind.NOT_SENT, Kind.BROKEN})
 _SETUP_INSIDE = re.compile(r"WRONGPASS|NOAUTH|NOPERM|AuthenticationFailed|InvalidClientConfig")
 _TLS_INSIDE = re.compile(r"certificate|InvalidCertificate|UnknownIssuer|tls handshake", re.I)
+_REASON = re.compile(
+    r"Connection refused|timed out|failed to lookup address|unexpectedly terminated|"
+    r"Connection in recovery|maximum inflight|client is closed"
+)
+_ADDRESS = re.compile(r"(?:ReadyToDialAddress\(\"|address `)([^\"`]+)[\"`]")
 _QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"|`[^`]*`|\[[^\]]*\]|\{[^}]*\}|\([^)]*\)")
 _TEXT_MOST = 120
 
@@ -160,8 +166,9 @@ def _error_of(kind: Kind, error: GlideError, *, writes: bool) -> LanggraphValkey
         return Unreachable(f"the server can't answer now ({code}): call again later")
     if kind is Kind.NOT_SENT:
         return Unreachable(
-            "no server could be reached; nothing was applied: check that it runs and that the "
-            "address is right, then call again"
+            f"no server could be reached{_reason_of(str(error))}; nothing was applied: check that "
+            "the server runs, that the address is right, and that both sides or neither use TLS, "
+            "then call again"
         )
     if kind in {Kind.BROKEN, Kind.TIMED_OUT}:
         what = "no answer came in time" if kind is Kind.TIMED_OUT else "the connection broke"
@@ -181,12 +188,26 @@ def _error_of(kind: Kind, error: GlideError, *, writes: bool) -> LanggraphValkey
     return LanggraphValkeyError(f"the server answered with an error: {code}{_words_of(error)}")
 
 
+def _reason_of(text: str) -> str:
+    """Where and why a connection could not be made, as far as GLIDE tells."""
+    address, reason = _ADDRESS.search(text), _REASON.search(text)
+    where = f" at {address.group(1)}" if address else ""
+    return where + (f" ({reason.group().lower()})" if reason else "")
+
+
 def _setup_text(code: str, text: str) -> str:
     if _TLS_INSIDE.search(text):
         return (
             "the server's TLS certificate is not accepted; name its authority with tls_ca_file, "
             "or check the host name"
         )
+    if code == "IAM":
+        return (
+            "signing in with IAM failed: AWS credentials must be available to this process (from "
+            "its environment, its profile or its role)"
+        )
+    inside = _SETUP_INSIDE.search(text)
+    code = inside.group() if inside else code
     if code == "CrossSlot":
         return "the keys of one call lie in several hash slots: the key prefix must not hold { or }"
     return (
