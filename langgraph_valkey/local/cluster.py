@@ -239,10 +239,11 @@ class LocalCluster(Lifecycle):
     def hold_replication(self, shard: int, hold_ms: int) -> None:
         """Let the shard's replicas apply nothing for a time.
 
-        What is written from now on is lost if the primary is then killed. The hold
-        ends early by `release_replication`, or when `wait_healthy`, `promote` or
-        `force_failover` has seen a new primary.
+        What is written from now on is lost if the primary is then killed; what was
+        written before has arrived. The hold ends early by `release_replication`, or
+        when `wait_healthy`, `promote` or `force_failover` has seen a new primary.
         """
+        self.wait_replicated(shard)
         self._held[shard] = self.primary(shard)
         for node in self.replicas(shard):
             node.command("CLIENT", "PAUSE", hold_ms, "WRITE")
@@ -363,6 +364,24 @@ class LocalCluster(Lifecycle):
             # The new primary would hold back its clients' writes as well.
             if self.primary(shard) is not old:
                 self.release_replication(shard)
+
+    def wait_replicated(self, shard: int, timeout_s: float = HEALTHY_DEADLINE_S) -> None:
+        """Wait until the shard's replicas have applied all that was written so far.
+
+        Raises:
+            TimeoutError: They did not, for instance under `hold_replication`.
+        """
+        written = self._offset(self.primary(shard))
+
+        def applied() -> bool:
+            return all(self._offset(node) >= written for node in self.replicas(shard))
+
+        if not wait_until(applied, timeout_s):
+            raise TimeoutError(f"replicas of shard {shard} lag after {timeout_s:.1f} s")
+
+    def _offset(self, node: Node) -> int:
+        info = node.info("INFO", "replication")
+        return int(info.get("slave_repl_offset", info["master_repl_offset"]))
 
     def _faults(self) -> list[str]:
         running = {node.node_id: node for node in self._nodes if node.running}
