@@ -53,15 +53,30 @@ def closed() -> ConfigurationError:
     return ConfigurationError("this connection was closed: make a new one")
 
 
-class _Health:
-    """When a client has to be made anew."""
+class Health:
+    """When the clients of a link have to be made anew; its lanes share one.
+
+    Only standalone clients ever have to: such a client stays with the node it
+    found at first. One lane's trouble ends the clients of all, since a demoted
+    primary refuses writes but goes on answering reads, from a past it is stuck in.
+
+    Args:
+        settings: Where the server is.
+    """
 
     def __init__(self, settings: ConnectionSettings) -> None:
         self.matters = not settings.cluster_mode
+        self.generation = 0
         self._timeouts = 0
 
-    def is_over(self, result: Any, error: GlideError | None = None) -> bool:
-        """Take note of how a call ended; tell whether the client is done for."""
+    def note(self, generation: int, result: Any, error: GlideError | None = None) -> None:
+        """Take note of how a call ended; start a new generation if need be.
+
+        Args:
+            generation: That of the client it ran on.
+            result: What it returned.
+            error: What it raised.
+        """
         if error is not None:
             failures: list[GlideError] = [error]
         else:
@@ -69,19 +84,19 @@ class _Health:
             failures = [each for each in found if isinstance(each, RequestError)]
         kinds = [kind_of(failure) for failure in failures]
         self._timeouts = self._timeouts + 1 if Kind.TIMED_OUT in kinds else 0
-        if _HEALING.isdisjoint(kinds) and self._timeouts < _TIMEOUTS_MOST:
-            return False
-        self._timeouts = 0
-        return True
+        if not _HEALING.isdisjoint(kinds) or self._timeouts >= _TIMEOUTS_MOST:
+            self._timeouts = 0
+            self.generation = max(self.generation, generation + 1)
 
 
 class _Held:
     """A blocking client, and how many threads are in a call on it."""
 
-    __slots__ = ("client", "retired", "users")
+    __slots__ = ("client", "generation", "retired", "users")
 
-    def __init__(self, client: BlockingClient) -> None:
+    def __init__(self, client: BlockingClient, generation: int) -> None:
         self.client = client
+        self.generation = generation
         self.users = 0
         self.retired = False
 
@@ -91,11 +106,12 @@ class BlockingLane:
 
     Args:
         settings: Where the server is.
+        health: What the lanes of the link know of their clients.
     """
 
-    def __init__(self, settings: ConnectionSettings) -> None:
+    def __init__(self, settings: ConnectionSettings, health: Health) -> None:
         self._settings = settings
-        self._health = _Health(settings)
+        self._health = health
         self._held: _Held | None = None
         self._under_way = 0
         self._waiting = 0
@@ -115,40 +131,47 @@ class BlockingLane:
             ConfigurationError: The lane was closed.
         """
         held = self._enter()
-        over = False
         try:
             result = run(held.client)
             if self._health.matters:
-                over = self._health.is_over(result)
+                self._health.note(held.generation, result)
         except GlideError as error:
-            over = self._health.matters and self._health.is_over(None, error)
+            if self._health.matters:
+                self._health.note(held.generation, None, error)
             raise
         finally:
-            self._leave(held, over)
+            self._leave(held)
         return result
 
     def _enter(self) -> _Held:
-        with self._lock:
-            while self._under_way >= self._settings.in_flight_most:
-                self._waiting += 1
-                self._lock.wait()
-                self._waiting -= 1
-            if self._is_closed:
-                raise closed()
-            held = self._held
-            if held is None:
-                held = self._held = _Held(make_blocking(self._settings))
-            held.users += 1
-            self._under_way += 1
-            return held
+        former = None
+        try:
+            with self._lock:
+                while self._under_way >= self._settings.in_flight_most:
+                    self._waiting += 1
+                    self._lock.wait()
+                    self._waiting -= 1
+                if self._is_closed:
+                    raise closed()
+                held = self._held
+                generation = self._health.generation
+                if held is not None and held.generation != generation:
+                    held.retired = True
+                    former = None if held.users else held
+                    held = None
+                if held is None:
+                    held = self._held = _Held(make_blocking(self._settings), generation)
+                held.users += 1
+                self._under_way += 1
+                return held
+        finally:
+            if former is not None:
+                former.client.close()
 
-    def _leave(self, held: _Held, over: bool) -> None:
+    def _leave(self, held: _Held) -> None:
         with self._lock:
             self._under_way -= 1
             held.users -= 1
-            if over and self._held is held:
-                held.retired = True
-                self._held = None
             if self._waiting:
                 self._lock.notify()
             done = held.retired and not held.users
@@ -181,12 +204,16 @@ class NativeLane:
     Args:
         settings: Where the server is.
         loop: The loop.
+        health: What the lanes of the link know of their clients.
     """
 
-    def __init__(self, settings: ConnectionSettings, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, settings: ConnectionSettings, loop: asyncio.AbstractEventLoop, health: Health
+    ) -> None:
         self._settings = settings
         self._loop = loop
-        self._health = _Health(settings)
+        self._health = health
+        self._generation = 0
         self._client: NativeClient | None = None
         self._retired: list[tuple[int, NativeClient]] = []
         # Who waits for a reply: the task, and the tick at which it began.
@@ -211,9 +238,14 @@ class NativeLane:
             GlideError: GLIDE refuses the configuration.
             ConfigurationError: The lane was closed, or the settings can't be used.
         """
+        if self._client is not None and self._generation != self._health.generation:
+            # Its calls under way end first; the timer closes it then.
+            self._retired.append((self._tick, self._client))
+            self._client = None
         if self._client is None:
             if self._is_closed:
                 raise closed()
+            self._generation = self._health.generation
             self._client = make_native(self._settings)
         return self._client
 
@@ -232,7 +264,10 @@ class NativeLane:
         entered = self._entered
         if len(entered) >= self._most:
             await self._turn()
-        client = self._client or self.open()
+        client = self._client
+        if client is None or self._generation != self._health.generation:
+            client = self.open()
+        generation = self._generation
         task = asyncio.current_task(self._loop)
         assert task is not None
         entered[task] = self._tick
@@ -240,15 +275,15 @@ class NativeLane:
             self._timer = self._loop.call_later(self._period_s, self._look)
         try:
             result = await run(client)
-            if self._health.matters and self._health.is_over(result):
-                self._retire(client)
+            if self._health.matters:
+                self._health.note(generation, result)
         except asyncio.CancelledError:
             if task in self._overdue and task.uncancel() <= self._overdue[task]:
                 raise GlideTimeoutError("timed out: the reply was lost") from None
             raise
         except GlideError as error:
-            if self._health.matters and self._health.is_over(None, error):
-                self._retire(client)
+            if self._health.matters:
+                self._health.note(generation, None, error)
             raise
         finally:
             del entered[task]
@@ -295,12 +330,6 @@ class NativeLane:
             if task not in self._overdue:
                 self._overdue[task] = task.cancelling()
                 task.cancel()
-
-    def _retire(self, client: NativeClient) -> None:
-        """Use another client from now on; this one is closed when its calls have ended."""
-        if self._client is client:
-            self._client = None
-            self._retired.append((self._tick, client))
 
     def close(self) -> None:
         """Close the clients: on the loop's thread, or after the loop has ended."""

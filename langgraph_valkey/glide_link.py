@@ -1,13 +1,6 @@
 """The two links over GLIDE: one for threads, one for event loops.
 
-A `Call` travels as a non-atomic batch of one EVALSHA. Such a batch costs no more
-than a SET, and what the server rejects comes back in about a millisecond with
-the server's words, where GLIDE's own script call retries behind our back and
-ends in a timeout that hides them. A script the server does not know is sent
-again as EVAL with its text.
-
-Three lanes a link: reads, writes and large values. Rejected writes can't starve
-reads, and a large value does not hold up small ones.
+How calls travel stands in `glide_exchange`, over what in `glide_lanes`.
 
 **Event loops.** GLIDE has one loop read the replies of all async clients of a
 process (see `glide_clients`). `LoopLink` uses them on that loop only; calls from
@@ -26,12 +19,12 @@ import time
 import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import anyio
 import anyio.to_thread
 import glide_sync
-from glide_shared.exceptions import GlideError, RequestError
+from glide_shared.exceptions import GlideError
 from glide_shared.routes import RandomNode
 
 from langgraph_valkey import limits
@@ -43,92 +36,22 @@ from langgraph_valkey.glide_clients import (
     require_glide,
 )
 from langgraph_valkey.glide_errors import Kind, kind_of, translate
-from langgraph_valkey.glide_lanes import BlockingLane, NativeLane, closed
+from langgraph_valkey.glide_exchange import (
+    LANES,
+    READS,
+    by_lane,
+    exchange,
+    in_order,
+    lane_of,
+    raise_first,
+)
+from langgraph_valkey.glide_lanes import BlockingLane, Health, NativeLane, closed
 from langgraph_valkey.link import Call, Reply, finish
 from langgraph_valkey.settings import ConnectionSettings
 
 T = TypeVar("T")
 
-_LANES = 3
-_READS, _WRITES, _LARGE = range(_LANES)
 _NO_ANSWER = frozenset({Kind.NOT_SENT, Kind.BROKEN, Kind.TIMED_OUT})
-
-
-class _Lane(Protocol):
-    async def exec(self, commands: list[list[bytes]]) -> list[Any]: ...
-
-
-def _lane_of(call: Call) -> int:
-    if call.size >= limits.LARGE_VALUE_BYTES:
-        return _LARGE
-    return _WRITES if call.writes else _READS
-
-
-def _evalsha(call: Call) -> list[bytes]:
-    keys = call.keys
-    return [b"EVALSHA", call.script.sha.encode(), b"%d" % len(keys), *keys, *call.args]
-
-
-def _eval(call: Call) -> list[bytes]:
-    keys = call.keys
-    return [b"EVAL", call.script.source.encode(), b"%d" % len(keys), *keys, *call.args]
-
-
-async def _exchange(lane: _Lane, calls: Sequence[Call]) -> list[Any]:
-    """Run calls on one lane; each ends as its reply or as the error to raise."""
-    try:
-        results = await lane.exec([_evalsha(call) for call in calls])
-    except GlideError as error:
-        return [translate(error, writes=call.writes) for call in calls]
-    for result in results:
-        if isinstance(result, RequestError):
-            return await _after_failures(lane, calls, results)
-    return results
-
-
-async def _after_failures(lane: _Lane, calls: Sequence[Call], results: list[Any]) -> list[Any]:
-    """Send scripts that the server does not know with their text; translate the rest."""
-    unknown = [
-        index
-        for index, result in enumerate(results)
-        if isinstance(result, RequestError) and kind_of(result) is Kind.NO_SCRIPT
-    ]
-    if unknown:
-        again: list[Any]
-        try:
-            again = await lane.exec([_eval(calls[index]) for index in unknown])
-        except GlideError as error:
-            again = [error] * len(unknown)
-        for index, result in zip(unknown, again, strict=True):
-            results[index] = result
-    return [
-        translate(result, writes=call.writes) if isinstance(result, GlideError) else result
-        for call, result in zip(calls, results, strict=True)
-    ]
-
-
-def _by_lane(calls: Sequence[Call]) -> dict[int, list[int]]:
-    """Which of the calls go over which lane, by their indices."""
-    found: dict[int, list[int]] = {}
-    for index, call in enumerate(calls):
-        found.setdefault(_lane_of(call), []).append(index)
-    return found
-
-
-def _raise_first(results: list[Any]) -> list[Reply]:
-    for result in results:
-        if isinstance(result, Exception):
-            raise result
-    return results
-
-
-def _in_order(parts: dict[int, list[int]], found: Sequence[list[Any]], count: int) -> list[Any]:
-    """Put the results of the lanes back into the order of the calls."""
-    results: list[Any] = [None] * count
-    for indices, part in zip(parts.values(), found, strict=True):
-        for index, result in zip(indices, part, strict=True):
-            results[index] = result
-    return results
 
 
 def _info_of(settings: ConnectionSettings, client: Any) -> Any:
@@ -164,7 +87,8 @@ class BlockingLink:
         require_glide()
         self.settings = settings
         self._is_checked = is_checked(settings)
-        self._lanes = tuple(BlockingLane(settings) for _ in range(_LANES))
+        health = Health(settings)
+        self._lanes = tuple(BlockingLane(settings, health) for _ in range(LANES))
         self._finalizer = weakref.finalize(self, _close_lanes, self._lanes)
         self._finalizer.atexit = False
         _links.add(self)
@@ -174,19 +98,19 @@ class BlockingLink:
         if not self._is_checked:
             self._check()
         if len(calls) == 1:
-            return _raise_first(await _exchange(self._lanes[_lane_of(calls[0])], calls))
-        parts = _by_lane(calls)
+            return raise_first(await exchange(self._lanes[lane_of(calls[0])], calls))
+        parts = by_lane(calls)
         found = [
-            await _exchange(self._lanes[lane], [calls[index] for index in indices])
+            await exchange(self._lanes[lane], [calls[index] for index in indices])
             for lane, indices in parts.items()
         ]
-        return _raise_first(_in_order(parts, found, len(calls)))
+        return raise_first(in_order(parts, found, len(calls)))
 
     async def scan(self, cursor: Any, pattern: bytes) -> tuple[Any, list[bytes]]:
         """One page of a walk over keys; see `Link.scan`."""
         page = _cluster_page if self.settings.cluster_mode else _page
         try:
-            return self._lanes[_READS].use(lambda client: page(client, cursor, pattern))
+            return self._lanes[READS].use(lambda client: page(client, cursor, pattern))
         except GlideError as error:
             raise translate(error, writes=False) from error
 
@@ -214,7 +138,7 @@ class BlockingLink:
     def _check(self) -> None:
         """Look at the server, before the first call of this process."""
         try:
-            info = self._lanes[_READS].use(lambda client: _info_of(self.settings, client))
+            info = self._lanes[READS].use(lambda client: _info_of(self.settings, client))
         except GlideError as error:
             _note_no_info(self.settings, error)
         else:
@@ -245,7 +169,8 @@ class _Native:
 
     def __init__(self, settings: ConnectionSettings, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
-        self.lanes = tuple(NativeLane(settings, loop) for _ in range(_LANES))
+        health = Health(settings)
+        self.lanes = tuple(NativeLane(settings, loop, health) for _ in range(LANES))
 
     def close(self) -> None:
         """Close the lanes, on the thread of their loop if that runs elsewhere."""
@@ -319,16 +244,16 @@ class LoopLink:
             if native is None:
                 return await self._in_thread(lambda: finish(self._blocking.send(calls)))
         if not self._is_checked:
-            await self._check(native.lanes[_READS])
+            await self._check(native.lanes[READS])
         if len(calls) == 1:
-            return _raise_first(await _exchange(native.lanes[_lane_of(calls[0])], calls))
-        parts = _by_lane(calls)
+            return raise_first(await exchange(native.lanes[lane_of(calls[0])], calls))
+        parts = by_lane(calls)
         exchanges = [
-            _exchange(native.lanes[lane], [calls[index] for index in indices])
+            exchange(native.lanes[lane], [calls[index] for index in indices])
             for lane, indices in parts.items()
         ]
         found = [await exchanges[0]] if len(parts) == 1 else await asyncio.gather(*exchanges)
-        return _raise_first(_in_order(parts, found, len(calls)))
+        return raise_first(in_order(parts, found, len(calls)))
 
     async def scan(self, cursor: Any, pattern: bytes) -> tuple[Any, list[bytes]]:
         """One page of a walk over keys; see `Link.scan`.
@@ -372,7 +297,7 @@ class LoopLink:
                 former.close()
             native = _Native(self.settings, loop)
             try:
-                native.lanes[_READS].open()
+                native.lanes[READS].open()
             except GlideError as error:
                 raise translate(error, writes=False) from error
             if not owns_replies(loop):  # Another loop was quicker.

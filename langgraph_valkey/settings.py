@@ -22,7 +22,15 @@ from pathlib import Path
 from typing import Any, Literal, Self
 from urllib.parse import parse_qsl, unquote
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretBytes,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 
 from langgraph_valkey import limits
 from langgraph_valkey.errors import ConfigurationError
@@ -253,3 +261,21 @@ _QUERY_FIELDS = tuple(
     for name in ConnectionSettings.model_fields
     if name not in {"addresses", "tls", "username", "password", "cluster_mode"}
 )
+
+
+class Settings(ConnectionSettings):
+    """All there is to set: the connection, and how threads are kept.
+
+    Attributes:
+        key_prefix: What all keys begin with. Savers with different prefixes do
+            not see each other's threads.
+        ttl_s: A thread expires this long after its last write; None keeps it.
+        refresh_ttl_on_read: Reading a checkpoint puts the expiry off as well.
+        digest_key: 16 to 64 random bytes, the same in every process; needed with
+            an encrypting serializer (see `codec`). A text stands for its UTF-8.
+    """
+
+    key_prefix: str = Field(default="lgv", pattern=r"^[A-Za-z0-9_.:/-]+$")
+    ttl_s: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    refresh_ttl_on_read: bool = False
+    digest_key: SecretBytes | None = None
