@@ -74,7 +74,8 @@ class Case:
         if self.median(name) is None or self.median(to) is None:
             return None
         pairs = zip(self.samples[name], self.samples[to], strict=True)
-        return statistics.median(one / other for one, other in pairs if other)
+        ratios = [one / other for one, other in pairs if other]
+        return statistics.median(ratios) if ratios else None
 
 
 @dataclass(slots=True)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from benchmarks.contenders import FLOOR, line_up
 from benchmarks.faces import Opened
-from benchmarks.figures import Case, Figure, Goal
+from benchmarks.figures import Case, Column, Figure, Goal
 from benchmarks.peers import MEMORY, PEERS
 from benchmarks.servers import ValkeyStore
 from benchmarks.session import Session
@@ -72,6 +72,7 @@ def measure(session: Session) -> list[Figure]:
 
 def _long_threads(session: Session, stored: Figure, sent: Figure, opened: Sequence[Opened]) -> None:
     count = STEPS_LONG_QUICK if session.quick else STEPS_LONG
+    stored.columns.append(Column(WHOLE, "reference", speaks_valkey=False))
     for who in (who for who in opened if who.contender.role == "ours"):
         for size_kib in SIZES_LONG_KIB:
             name = f"messages, growing as {size_kib} KiB does, {count:,} steps"
