@@ -29,7 +29,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
-from langgraph_valkey.errors import ConfigurationError, LanggraphValkeyError, Unreachable
+from langgraph_valkey.errors import ConfigurationError, Unreachable
+from langgraph_valkey.local.health import applied_offset, faults_of, view_of
 from langgraph_valkey.local.lifecycle import Lifecycle
 from langgraph_valkey.local.node import (
     Node,
@@ -39,12 +40,9 @@ from langgraph_valkey.local.node import (
     wait_until,
 )
 from langgraph_valkey.local.topology import (
-    SLOTS,
     Member,
-    Seen,
     birth_file,
     ghost_id,
-    parse_nodes,
     shard_of_slot,
     slot_of,
 )
@@ -53,9 +51,6 @@ from langgraph_valkey.local.watchdog import watchdog
 HEALTHY_DEADLINE_S = 20.0
 """How long `wait_healthy` waits unless told otherwise: a crash failover takes about
 1.5 s, and a lost election is repeated after two node timeouts more."""
-
-ASK_TIMEOUT_S = 1.0
-"""How long a node may take to say how it sees the cluster."""
 
 POLL_S = 0.02
 FORCE_AGAIN_S = 2.5
@@ -211,7 +206,7 @@ class LocalCluster(Lifecycle):
         """
         best: tuple[int, Node] | None = None
         for node in self._running(shard):
-            seen = self._view(node).get(node.node_id)
+            seen = view_of(node).get(node.node_id)
             if seen and seen.owns_slots and (best is None or seen.epoch > best[0]):
                 best = (seen.epoch, node)
         if best is None:
@@ -225,14 +220,6 @@ class LocalCluster(Lifecycle):
 
     def _running(self, shard: int) -> list[Node]:
         return [node for node in self._nodes if node.shard == shard and node.running]
-
-    def _view(self, node: Node) -> dict[str, Seen]:
-        """How a node sees the cluster; empty if it does not answer."""
-        try:
-            reply = node.command("CLUSTER", "NODES", timeout_s=ASK_TIMEOUT_S)
-        except LanggraphValkeyError:
-            return {}
-        return parse_nodes(reply) if isinstance(reply, bytes) else {}
 
     # --- faults -------------------------------------------------------------------
 
@@ -317,7 +304,7 @@ class LocalCluster(Lifecycle):
         raise TimeoutError(f"{target} was not promoted within {HEALTHY_DEADLINE_S:.0f} s")
 
     def _leads(self, node: Node) -> bool:
-        seen = self._view(node).get(node.node_id)
+        seen = view_of(node).get(node.node_id)
         return seen is not None and seen.owns_slots
 
     def restart_node(self, node: Node) -> None:
@@ -355,7 +342,7 @@ class LocalCluster(Lifecycle):
         faults: list[str] = []
 
         def healthy() -> bool:
-            faults[:] = self._faults()
+            faults[:] = faults_of(self._nodes, self._shards)
             return not faults
 
         if not wait_until(healthy, timeout_s, poll_s=POLL_S):
@@ -371,51 +358,10 @@ class LocalCluster(Lifecycle):
         Raises:
             TimeoutError: They did not, for instance under `hold_replication`.
         """
-        written = self._offset(self.primary(shard))
+        written = applied_offset(self.primary(shard))
 
         def applied() -> bool:
-            return all(self._offset(node) >= written for node in self.replicas(shard))
+            return all(applied_offset(node) >= written for node in self.replicas(shard))
 
         if not wait_until(applied, timeout_s):
             raise TimeoutError(f"replicas of shard {shard} lag after {timeout_s:.1f} s")
-
-    def _offset(self, node: Node) -> int:
-        info = node.info("INFO", "replication")
-        return int(info.get("slave_repl_offset", info["master_repl_offset"]))
-
-    def _faults(self) -> list[str]:
-        running = {node.node_id: node for node in self._nodes if node.running}
-        owners: set[tuple[str, ...]] = set()
-        for node in running.values():
-            view = self._view(node)
-            missing = [n.address for i, n in running.items() if not _well(view.get(i))]
-            if missing:
-                return [f"{node.address} does not see {', '.join(missing)}"]
-            owners.add(tuple(sorted(i for i, seen in view.items() if seen.owns_slots)))
-        if len(owners) != 1:
-            return ["the nodes disagree on who leads"]
-        leading = owners.pop()
-        if not set(leading) <= set(running) or len(leading) != self._shards:
-            return [f"{len(set(leading) & set(running))} of {self._shards} shards are led"]
-        return [
-            fault
-            for node in running.values()
-            if (fault := self._fault(node, leads=node.node_id in leading))
-        ]
-
-    def _fault(self, node: Node, *, leads: bool) -> str | None:
-        try:
-            info = node.info("CLUSTER", "INFO")
-            replication = node.info("INFO", "replication")
-        except LanggraphValkeyError as error:
-            return str(error)
-        if info.get("cluster_state") != "ok" or info.get("cluster_slots_ok") != str(SLOTS):
-            return f"{node.address} is not ready"
-        if leads:
-            return None
-        follows = replication.get("master_link_status") == "up"
-        return None if follows else f"{node.address} does not follow its primary yet"
-
-
-def _well(seen: Seen | None) -> bool:
-    return seen is not None and seen.linked and not seen.flags & {"fail", "fail?", "handshake"}

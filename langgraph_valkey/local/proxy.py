@@ -48,6 +48,7 @@ SCRIPT_COMMANDS = frozenset({b"EVAL", b"EVALSHA", b"FCALL"})
 
 _ERROR_SCRIPT = b"return server.error_reply(ARGV[1])"
 
+THREAD_NAME = "valkey-proxy"
 RECEIVE_BYTES = 64 * 1024
 JOIN_DEADLINE_S = 2.0
 
@@ -113,7 +114,7 @@ class RejectingProxy(Lifecycle):
             self._replies_flow.set()
             self._listener = socket.create_server(("127.0.0.1", 0))
             self._target.command("CONFIG", "SET", ANNOUNCE, self.port)
-            threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
+            _thread(self._accept, self._listener).start()
         return self
 
     def stop(self) -> None:
@@ -210,7 +211,11 @@ class RejectingProxy(Lifecycle):
             tunnel = _Tunnel(client, server)
             with self._lock:
                 self._tunnels.add(tunnel)
-            tunnel.run(self._pass_requests, self._pass_replies)
+            tunnel.run(self._pass_requests, self._pass_replies, self._ended)
+
+    def _ended(self, tunnel: _Tunnel) -> None:
+        with self._lock:
+            self._tunnels.discard(tunnel)
 
     def _pass_requests(self, tunnel: _Tunnel) -> None:
         with tunnel.client.makefile("rb") as stream:
@@ -218,24 +223,25 @@ class RejectingProxy(Lifecycle):
                 raw, request = parsed
                 self._requests_flow.wait()
                 executed = self._cut_now(request)
-                if executed is False:
-                    break
-                tunnel.server.sendall(raw if executed else self._replaced(raw, request))
+                if executed is None:
+                    tunnel.server.sendall(self._replaced(raw, request))
+                    continue
                 if executed:
-                    # The server reads to the end, so executes, before it closes.
                     tunnel.deaf = True
+                    tunnel.server.sendall(raw)
+                    # The server executes what it has read before it sees this end.
                     tunnel.server.shutdown(socket.SHUT_WR)
-                    return
-        tunnel.close()
+                    tunnel.drained.wait(JOIN_DEADLINE_S)
+                return
 
     def _pass_replies(self, tunnel: _Tunnel) -> None:
-        while data := tunnel.server.recv(RECEIVE_BYTES):
-            if not tunnel.deaf:
+        try:
+            while data := tunnel.server.recv(RECEIVE_BYTES):
                 self._replies_flow.wait()
-                tunnel.client.sendall(data)
-        tunnel.close()
-        with self._lock:
-            self._tunnels.discard(tunnel)
+                if not tunnel.deaf:
+                    tunnel.client.sendall(data)
+        finally:
+            tunnel.drained.set()
 
     def _cut_now(self, request: Request) -> bool | None:
         """Whether to cut after execution (True), before (False), or not (None)."""
@@ -258,29 +264,41 @@ class RejectingProxy(Lifecycle):
 
 
 class _Tunnel:
-    """One client's connection and the one to the server that belongs to it."""
+    """One client's connection and the one to the server that belongs to it.
+
+    Attributes:
+        deaf: Replies are dropped from now on.
+        drained: The server has nothing more to say.
+    """
 
     def __init__(self, client: socket.socket, server: socket.socket) -> None:
         self.client = client
         self.server = server
         self.deaf = False
-        self._threads: list[threading.Thread] = []
+        self.drained = threading.Event()
+        self._ended = threading.Event()
         for sock in (client, server):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
-    def run(self, *sides: Callable[[_Tunnel], None]) -> None:
-        """Serve each direction in a thread."""
-        self._threads = [
-            threading.Thread(target=self._serve, args=(side,), daemon=True) for side in sides
-        ]
-        for thread in self._threads:
-            thread.start()
+    def run(self, there: _Side, back: _Side, ended: _Side) -> None:
+        """Serve each direction in a thread; when both have ended, close and say so."""
+        _thread(self._serve, there, back, ended).start()
 
-    def _serve(self, side: Callable[[_Tunnel], None]) -> None:
-        try:
+    def _serve(self, there: _Side, back: _Side, ended: _Side) -> None:
+        answering = _thread(self._go, back)
+        answering.start()
+        self._go(there)
+        answering.join()
+        self.client.close()
+        self.server.close()
+        ended(self)
+        self._ended.set()
+
+    def _go(self, side: _Side) -> None:
+        # A side may break, or not speak the protocol: both end the connection.
+        with contextlib.suppress(OSError, ValueError):
             side(self)
-        except (OSError, ValueError):
-            self.close()  # a side broke, or spoke another protocol
+        self.close()
 
     def close(self) -> None:
         """Break both connections; the threads end by it."""
@@ -289,11 +307,15 @@ class _Tunnel:
                 sock.shutdown(socket.SHUT_RDWR)
 
     def join(self, timeout_s: float) -> None:
-        """Wait for the threads, then give the sockets back."""
-        for thread in self._threads:
-            thread.join(timeout_s)
-        self.client.close()
-        self.server.close()
+        """Wait until both directions have ended."""
+        self._ended.wait(timeout_s)
+
+
+def _thread(target: Callable[..., None], *args: object) -> threading.Thread:
+    return threading.Thread(target=target, args=args, daemon=True, name=THREAD_NAME)
+
+
+_Side: TypeAlias = Callable[[_Tunnel], None]
 
 
 def _write_commands(table: Reply) -> frozenset[bytes]:
