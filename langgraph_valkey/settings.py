@@ -41,6 +41,8 @@ _URL_HINT = (
     "expected valkey://user:password@host:port,host2:port2/?name=value "
     "(valkeys:// for TLS; percent-encode / ? # @ : in a user name or password)"
 )
+_SECRET = frozenset({"username", "password", "digest_key"})
+_NOT_IN_QUERIES = _SECRET | {"addresses", "tls", "cluster_mode"}
 _CLUSTER_OF_MODE = {"cluster": True, "standalone": False}
 
 
@@ -111,7 +113,8 @@ class ConnectionSettings(BaseModel):
         Raises:
             ConfigurationError: The URL or a field is not valid.
         """
-        return cls._checked({**_fields_of_url(url), **overrides}, "the connection settings")
+        fields = _fields_of_url(url, "the URL", cls._in_queries())
+        return cls._checked({**fields, **overrides}, "the connection settings")
 
     @classmethod
     def from_env(
@@ -133,7 +136,7 @@ class ConnectionSettings(BaseModel):
         """
         values = os.environ if environ is None else environ
         url = values.get(prefix + "URL")
-        fields = _fields_of_url(url, f"{prefix}URL") if url else {}
+        fields = _fields_of_url(url, f"{prefix}URL", cls._in_queries()) if url else {}
         for name in cls.model_fields:
             text = values.get(prefix + name.upper())
             if text is not None:
@@ -144,6 +147,11 @@ class ConnectionSettings(BaseModel):
                 f"no server is named: set {prefix}URL, as in {prefix}URL=valkey://127.0.0.1:6379"
             )
         return cls._checked(fields, f"the variables {prefix}...")
+
+    @classmethod
+    def _in_queries(cls) -> tuple[str, ...]:
+        """The fields that may stand behind the question mark of a URL."""
+        return tuple(name for name in cls.model_fields if name not in _NOT_IN_QUERIES)
 
     @classmethod
     def _checked(cls, fields: dict[str, Any], source: str) -> Self:
@@ -183,7 +191,7 @@ def _problem_of(settings: ConnectionSettings) -> str | None:
     return None
 
 
-def _fields_of_url(url: str, source: str = "the URL") -> dict[str, Any]:
+def _fields_of_url(url: str, source: str, known: tuple[str, ...]) -> dict[str, Any]:
     """Split a URL into fields; values stay text, for the model to check."""
     scheme, separator, rest = url.partition("://")
     tls = _TLS_OF_SCHEME.get(scheme.lower())
@@ -205,25 +213,25 @@ def _fields_of_url(url: str, source: str = "the URL") -> dict[str, Any]:
             fields["password"] = unquote(password)
     if path:
         fields["database"] = path
-    fields.update(_fields_of_query(query, source))
+    fields.update(_fields_of_query(query, source, known))
     return fields
 
 
-def _fields_of_query(query: str, source: str) -> dict[str, str | bool]:
+def _fields_of_query(query: str, source: str, known: tuple[str, ...]) -> dict[str, str | bool]:
     fields: dict[str, str | bool] = {}
     for name, value in parse_qsl(query, keep_blank_values=True):
         if name == "mode":
             if value not in _CLUSTER_OF_MODE:
                 raise ConfigurationError(f"{source}: mode must be cluster or standalone")
             fields["cluster_mode"] = _CLUSTER_OF_MODE[value]
-        elif name in {"username", "password"}:
+        elif name in _SECRET:
             raise ConfigurationError(
                 f"{source} has {name} behind the question mark, where logs show it; {_URL_HINT}"
             )
-        elif name in {"addresses", "tls"} or name not in ConnectionSettings.model_fields:
+        elif name not in known:
             raise ConfigurationError(
                 f"{source} has an unknown parameter {name!r}; known are mode and "
-                + ", ".join(_QUERY_FIELDS)
+                + ", ".join(known)
             )
         else:
             fields[name] = value
@@ -254,13 +262,6 @@ def _addresses_of(text: str, source: str = "addresses") -> tuple[tuple[str, int]
             )
         addresses.append((unquote(host), int(port) if port else DEFAULT_PORT))
     return tuple(addresses)
-
-
-_QUERY_FIELDS = tuple(
-    name
-    for name in ConnectionSettings.model_fields
-    if name not in {"addresses", "tls", "username", "password", "cluster_mode"}
-)
 
 
 class Settings(ConnectionSettings):

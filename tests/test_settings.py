@@ -15,7 +15,7 @@ from glide_shared.config import (
 
 from langgraph_valkey.errors import ConfigurationError
 from langgraph_valkey.glide_clients import configuration_of
-from langgraph_valkey.settings import ConnectionSettings
+from langgraph_valkey.settings import ConnectionSettings, Settings
 
 SECRET = "hunter2-5ecret"
 IAM = "iam_cluster_name=orders&iam_region=eu-central-1"
@@ -58,6 +58,16 @@ def test_query_parameters_are_fields() -> None:
     assert settings.durability == "async"
     assert settings.client_name == "agents"
     assert ConnectionSettings.from_url("valkey://h/0?mode=cluster").cluster_mode
+
+
+def test_a_savers_settings_are_query_parameters_too() -> None:
+    settings = Settings.from_url("valkey://h?key_prefix=agents&ttl_s=60")
+    assert (settings.key_prefix, settings.ttl_s) == ("agents", 60.0)
+    with pytest.raises(ConfigurationError, match="behind the question mark") as caught:
+        Settings.from_url(f"valkey://h?digest_key={SECRET}")
+    assert SECRET not in str(caught.value)
+    with pytest.raises(ConfigurationError, match="unknown parameter"):
+        ConnectionSettings.from_url("valkey://h?key_prefix=agents")
 
 
 def test_keyword_arguments_win_over_the_url() -> None:
