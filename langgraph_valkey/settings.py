@@ -196,8 +196,8 @@ def _fields_of_url(url: str, source: str, known: tuple[str, ...]) -> dict[str, A
     scheme, separator, rest = url.partition("://")
     tls = _TLS_OF_SCHEME.get(scheme.lower())
     if not separator or tls is None:
-        known = ", ".join(f"{name}://" for name in _TLS_OF_SCHEME)
-        raise ConfigurationError(f"{source} must start with one of {known}; {_URL_HINT}")
+        schemes = ", ".join(f"{name}://" for name in _TLS_OF_SCHEME)
+        raise ConfigurationError(f"{source} must start with one of {schemes}; {_URL_HINT}")
     rest, _, query = rest.partition("?")
     authority, _, path = rest.partition("/")
     if "@" in query or "@" in path or "#" in rest or "#" in query:
