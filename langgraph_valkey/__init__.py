@@ -1,1 +1,55 @@
-"""LangGraph checkpoints on Valkey."""
+"""LangGraph checkpoints on Valkey.
+
+`ValkeySaver` is the checkpointer; `Settings` says where the server is. Servers
+for development and tests are in `langgraph_valkey.local`.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from langgraph_valkey.errors import (
+        ConfigurationError,
+        CorruptState,
+        ForkDetected,
+        LanggraphValkeyError,
+        OutcomeUnknown,
+        ReplayIncomplete,
+        StoreFull,
+        ThreadDeleted,
+        Unreachable,
+        WriteRejected,
+    )
+    from langgraph_valkey.saver import AsyncValkeySaver, ValkeySaver
+    from langgraph_valkey.settings import Settings
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AsyncValkeySaver",
+    "ConfigurationError",
+    "CorruptState",
+    "ForkDetected",
+    "LanggraphValkeyError",
+    "OutcomeUnknown",
+    "ReplayIncomplete",
+    "Settings",
+    "StoreFull",
+    "ThreadDeleted",
+    "Unreachable",
+    "ValkeySaver",
+    "WriteRejected",
+]
+
+_HOMES = {"AsyncValkeySaver": "saver", "ValkeySaver": "saver", "Settings": "settings"}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used: one part never pays for another."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOMES.get(name, 'errors')}"), name)
+    globals()[name] = value
+    return value

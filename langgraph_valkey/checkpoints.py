@@ -9,9 +9,9 @@ the server says that it lacks something the writer relied on: see `Status`.
 
 from __future__ import annotations
 
-import os
-from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any, cast
 
 from langchain_core.runnables import RunnableConfig
@@ -23,98 +23,21 @@ from langgraph.checkpoint.base import (
     get_checkpoint_metadata,
 )
 
-from langgraph_valkey import limits, operations, pieces, records
+from langgraph_valkey import drafts, limits, operations, pieces, records
 from langgraph_valkey.codec import Codec, Damaged
-from langgraph_valkey.errors import (
-    CorruptState,
-    LanggraphValkeyError,
-    ReplayIncomplete,
-    ThreadDeleted,
-    Unreachable,
-)
-from langgraph_valkey.keys import ThreadKeys, thread_keys, thread_name, to_text
+from langgraph_valkey.errors import LanggraphValkeyError, ThreadDeleted, Unreachable
+from langgraph_valkey.keys import to_text
 from langgraph_valkey.known import Base, Known
 from langgraph_valkey.link import Call, Link
 from langgraph_valkey.operations import Answer, Standing, Status
+from langgraph_valkey.place import Place, place_of, place_of_thread
 
 _ATTEMPTS = 4
-"""How often a put is built anew. Each refusal rules itself out for the next try,
+"""How often a write is built anew. Each refusal rules itself out for the next try,
 so more than this means that others keep deleting the thread."""
 
 _FOREIGN = ("WRONGTYPE", "WrongType", "CORRUPT")
 """Words in a script's error that say: these keys hold something else."""
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a config points.
-
-    Attributes:
-        thread_id: The thread as the caller named it.
-        thread: Its name.
-        keys: Its keys.
-        namespace: The namespace, or None where the config has none.
-        checkpoint_id: The checkpoint, or '' for the head.
-    """
-
-    thread_id: Any
-    thread: str
-    keys: ThreadKeys
-    namespace: str | None
-    checkpoint_id: str
-
-    def config(self, namespace: str, checkpoint_id: str) -> RunnableConfig:
-        """The config of a checkpoint of this thread."""
-        return {
-            "configurable": {
-                "thread_id": self.thread_id,
-                "checkpoint_ns": namespace,
-                "checkpoint_id": checkpoint_id,
-            }
-        }
-
-    def corrupt(self, why: str, checkpoint_id: str | None, key: bytes) -> CorruptState:
-        """The error for damage found in this thread."""
-        name = key.decode("utf-8", "backslashreplace")
-        what = f"checkpoint {checkpoint_id!r} of thread" if checkpoint_id else "thread"
-        return CorruptState(
-            f"{what} {self.thread!r} can't be read from key {name!r}: {why}. "
-            "It is not loaded in part; restore it or delete the thread",
-            thread_id=self.thread,
-            checkpoint_id=checkpoint_id or None,
-            key=name,
-        )
-
-
-class Writer:
-    """Numbers the writes of one process, so that a late one is known as such."""
-
-    def __init__(self) -> None:
-        self._begin()
-
-    def _begin(self) -> None:
-        self._pid = os.getpid()
-        self._name = os.urandom(8)
-        self._last = 0
-
-    def entry(self) -> bytes:
-        """Writer and the next sequence number, 16 bytes."""
-        if os.getpid() != self._pid:
-            self._begin()  # A forked child is another writer.
-        self._last = number = self._last + 1
-        return self._name + number.to_bytes(8, "big")
-
-
-@dataclass(slots=True)
-class _Draft:
-    """A put on its way: what it says, and what of it has to be sent."""
-
-    record: bytes
-    base: Base
-    plains: dict[bytes, bytes]
-    send: list[bytes]
-    trusted: bool
-    complete: bool
 
 
 class Checkpoints:
@@ -137,41 +60,6 @@ class Checkpoints:
         self._writer = writer
         self._ttl_ms = ttl_ms
         self._slide_ms = ttl_ms if slide_ttl_on_read else None
-
-    def with_codec(self, codec: Codec) -> Checkpoints:
-        """The same with another codec."""
-        return Checkpoints(
-            codec,
-            self.known,
-            self._writer,
-            prefix=self.prefix,
-            ttl_ms=self._ttl_ms,
-            slide_ttl_on_read=self._slide_ms is not None,
-        )
-
-    def place(self, config: RunnableConfig) -> Place:
-        """Where a config points.
-
-        Raises:
-            ValueError: It names no thread, or not by a string.
-        """
-        configurable = config.get("configurable") or {}
-        if "thread_id" not in configurable:
-            raise ValueError(
-                "the config names no thread: pass config={'configurable': {'thread_id': '...'}}"
-            )
-        thread_id = configurable["thread_id"]
-        return self.thread_place(
-            thread_id, configurable.get("checkpoint_ns"), configurable.get("checkpoint_id") or ""
-        )
-
-    def thread_place(
-        self, thread_id: Any, namespace: str | None = None, checkpoint_id: str = ""
-    ) -> Place:
-        """The place of a thread named directly."""
-        thread = thread_name(thread_id)
-        keys = thread_keys(self.prefix, thread)
-        return Place(thread_id, thread, keys, namespace, checkpoint_id)
 
     async def ask(self, link: Link, place: Place, call: Call) -> Answer:
         """Send one call and read its answer.
@@ -198,124 +86,98 @@ class Checkpoints:
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
         """Store a checkpoint; see `BaseCheckpointSaver.put`."""
-        place = self.place(config)
+        place = place_of(self.prefix, config)
         namespace = place.namespace or ""
-        entry = self._writer.entry()
-        meta = get_checkpoint_metadata(config, metadata)
+        at = replace(place, checkpoint_id=checkpoint["id"])
+        base = self.known.base(place.thread, namespace)
         standing = self.known.standing(place.thread)
         if not namespace and not place.checkpoint_id:
             # A root begins the thread, and may begin it anew after a deletion.
             standing = Standing(standing.nonce, 0, standing.stamp)
-        base = self.known.base(place.thread, namespace)
-        draft = self._draft(entry, place, base, checkpoint, meta, new_versions)
+        entry = self._writer.entry()
+        draft_of = partial(
+            drafts.build,
+            self.codec,
+            entry,
+            place.thread,
+            place.checkpoint_id,
+            checkpoint,
+            get_checkpoint_metadata(config, metadata),
+            new_versions,
+        )
+        draft = draft_of(base)
         for _ in range(_ATTEMPTS):
-            call = operations.put(
-                place.keys,
-                entry=entry,
-                standing=standing,
-                ttl_ms=self._ttl_ms,
-                namespace=namespace,
-                checkpoint_id=checkpoint["id"],
-                parent=place.checkpoint_id,
-                record=draft.record,
-                trusted=draft.trusted,
-                complete=draft.complete,
-                chunks=draft.send,
-            )
-            answer = await self.ask(link, place, call)
+            answer = await self.ask(link, place, self._put_call(at, entry, draft.stored, standing))
             if answer.status is Status.OK:
                 self.known.learn(place.thread, answer.standing, namespace, draft.base)
                 return place.config(namespace, checkpoint["id"])
-            if answer.status is Status.MISSING and draft.plains.keys() >= set(answer.rest[0]):
-                draft.send += self._sealed(answer.rest[0], draft.plains)
-            elif answer.status in (Status.MISSING, Status.RESEND):
+            if answer.status is Status.MISSING and draft.add(self.codec, answer.rest[0]):
+                continue
+            if answer.status in (Status.MISSING, Status.RESEND):
                 self.known.forget(place.thread)
                 standing = Standing(b"", standing.gen, standing.stamp)
-                draft = self._draft(entry, place, None, checkpoint, meta, new_versions, base)
+                draft = draft_of(None, base)
             else:
                 standing = self._readmitted(place, answer, standing)
         raise self._contended(place)
 
-    def _draft(
-        self,
-        entry: bytes,
-        place: Place,
-        base: Base | None,
-        checkpoint: Checkpoint,
-        metadata: Mapping[str, Any],
-        new_versions: ChannelVersions,
-        lost: Base | None = None,
-    ) -> _Draft:
-        """Build a put.
+    def _put_call(
+        self, place: Place, entry: bytes, stored: operations.Stored, standing: Standing
+    ) -> Call:
+        where = place.keys, entry, self._ttl_ms, place.namespace or "", place.checkpoint_id
+        return operations.put(*where, stored, standing)
+
+    def record_builder(
+        self, place: Place, record: bytes, chunks: list[bytes]
+    ) -> Callable[[Standing], Call]:
+        """How to store a record as it is, under a number of this writer's.
 
         Args:
-            entry: Its writer and sequence number.
             place: Where it goes.
-            base: What the server is known to have, or None to send everything.
-            checkpoint: As LangGraph gave it.
-            metadata: Complete metadata.
-            new_versions: Which channels changed since the parent.
-            lost: What the server was known to have until it said otherwise.
+            record: A record.
+            chunks: Digest and stored chunk, in turn, of those not there yet.
         """
-        body: dict[str, Any] = dict(checkpoint)
-        given: Mapping[str, Any] = body.pop("channel_values")
-        versions = checkpoint["channel_versions"]
-        is_parent = base is not None and base.checkpoint_id == place.checkpoint_id
-        values: dict[str, pieces.Value] = {}
-        plains: dict[bytes, bytes] = {}
-        for name, version in versions.items():
-            last = base.values.get(name) if base is not None else None
-            if name not in new_versions and is_parent and base is not None:
-                if base.versions.get(name) == version:
-                    if last is not None:
-                        values[name] = last
-                    continue
-            if name in given:
-                values[name], plain = pieces.encode(self.codec, given[name], last)
-                plains.update(pieces.chunks(values[name], plain))
-            elif lost is not None and name not in new_versions and name in lost.values:
-                values[name] = self._at_hand(place, lost, name)
-        record = records.build(self.codec, entry, place.checkpoint_id, body, metadata, values)
-        at_server = (
-            {piece.digest for value in base.values.values() for piece in value.pieces}
-            if base is not None
-            else set()
+        entry = self._writer.entry()
+        stored = operations.Stored(
+            records.parent_id(record), records.reentered(record, entry), chunks, False, True
         )
-        fresh = [digest for digest in plains if digest not in at_server]
-        size = sum(piece.size for value in values.values() for piece in value.pieces)
-        all_sent = all(
-            piece.digest not in at_server for value in values.values() for piece in value.pieces
-        )
-        return _Draft(
-            record,
-            Base(checkpoint["id"], dict(versions), values, size),
-            plains,
-            self._sealed(fresh, plains),
-            trusted=is_parent,
-            complete=all_sent,
-        )
+        return partial(self._put_call, place, entry, stored)
 
-    def _at_hand(self, place: Place, lost: Base, name: str) -> pieces.Value:
-        """A value that is not in `channel_values`, though the parent has it.
+    def writes_builder(self, place: Place, stored: bytes) -> Callable[[Standing], Call]:
+        """How to store a task's writes in the form of `records.build_writes`."""
+        entry = self._writer.entry()
+        where = place.keys, entry, self._ttl_ms, place.namespace or "", place.checkpoint_id
+        return partial(operations.put_writes, *where, stored)
 
-        So it is with a channel that stores its value now and then
-        (`DeltaChannel`). Without it the checkpoint could not be loaded.
+    async def store(self, link: Link, place: Place, build: Callable[[Standing], Call]) -> None:
+        """Send a write that is complete in itself, until it is taken.
+
+        Raises:
+            ThreadDeleted: The thread was deleted meanwhile.
         """
-        held = lost.values[name]
-        if not held.pieces:
-            return held
-        raise ReplayIncomplete(
-            f"thread {place.thread!r} was lost by the server, and with it the last stored "
-            f"value of channel {name!r}, which this checkpoint builds upon: run the thread "
-            "again from its input",
-            thread_ids=[place.thread],
-        )
+        standing = self.known.standing(place.thread)
+        for _ in range(_ATTEMPTS):
+            answer = await self.ask(link, place, build(standing))
+            if answer.status is Status.OK:
+                self.known.learn(place.thread, answer.standing)
+                return
+            standing = self._readmitted(place, answer, standing)
+        raise self._contended(place)
 
-    def _sealed(self, digests: Sequence[bytes], plains: Mapping[bytes, bytes]) -> list[bytes]:
-        out: list[bytes] = []
-        for digest in digests:
-            out += (digest, self.codec.seal(plains[digest], compress_from=limits.COMPRESS_CHUNK_BYTES))
-        return out
+    async def store_all(
+        self, link: Link, place: Place, builds: Sequence[Callable[[Standing], Call]]
+    ) -> None:
+        """Send such writes side by side, the first of them ahead."""
+        if not builds:
+            return
+        await self.store(link, place, builds[0])
+        standing = self.known.standing(place.thread)
+        calls = [build(standing) for build in builds[1:]]
+        for reply in await link.send(calls) if calls else ():
+            answer = operations.read(reply)
+            if answer.status is not Status.OK:
+                self._readmitted(place, answer, standing)
+                raise self._contended(place)
 
     def _readmitted(self, place: Place, answer: Answer, standing: Standing) -> Standing:
         """With what standing to ask again after a refusal, if at all."""
@@ -346,34 +208,16 @@ class Checkpoints:
         task_path: str,
     ) -> None:
         """Store a task's writes; see `BaseCheckpointSaver.put_writes`."""
-        place = self.place(config)
+        place = place_of(self.prefix, config)
         if not place.checkpoint_id:
             raise ValueError("the config names no checkpoint_id, so there is nothing to write on")
-        if not writes:
-            return
-        entry = self._writer.entry()
-        stored = records.build_writes(self.codec, writes, task_id, task_path)
-        standing = self.known.standing(place.thread)
-        for _ in range(_ATTEMPTS):
-            call = operations.put_writes(
-                place.keys,
-                entry=entry,
-                standing=standing,
-                ttl_ms=self._ttl_ms,
-                namespace=place.namespace or "",
-                checkpoint_id=place.checkpoint_id,
-                writes=stored,
-            )
-            answer = await self.ask(link, place, call)
-            if answer.status is Status.OK:
-                self.known.learn(place.thread, answer.standing)
-                return
-            standing = self._readmitted(place, answer, standing)
-        raise self._contended(place)
+        if writes:
+            stored = records.build_writes(self.codec, writes, task_id, task_path)
+            await self.store(link, place, self.writes_builder(place, stored))
 
     async def delete_thread(self, link: Link, thread_id: str) -> None:
         """Delete a thread; see `BaseCheckpointSaver.delete_thread`."""
-        place = self.thread_place(thread_id)
+        place = place_of_thread(self.prefix, thread_id)
         answer = await self.ask(link, place, operations.delete(place.keys))
         self.known.forget(place.thread)
         self.known.learn(place.thread, answer.standing)
@@ -382,7 +226,7 @@ class Checkpoints:
 
     async def get_tuple(self, link: Link, config: RunnableConfig) -> CheckpointTuple | None:
         """Read a checkpoint; see `BaseCheckpointSaver.get_tuple`."""
-        place = self.place(config)
+        place = place_of(self.prefix, config)
         namespace = place.namespace or ""
         base = self.known.base(place.thread, namespace)
         call = operations.get(
@@ -454,10 +298,9 @@ class Checkpoints:
             parent_config=place.config(namespace, record.parent) if record.parent else None,
             pending_writes=pending,
         )
-        size = sum(piece.size for value in kept.values() for piece in value.pieces)
         # A copy: the caller may change the checkpoint it gets.
         versions = dict(checkpoint["channel_versions"])
-        return found, Base(checkpoint_id, versions, kept, size)
+        return found, Base(checkpoint_id, versions, kept, frozenset(record.digests))
 
     async def pages(
         self,

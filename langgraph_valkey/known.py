@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 
 from langgraph_valkey import limits
@@ -25,13 +25,18 @@ class Base:
         checkpoint_id: Its id.
         versions: Its channel versions.
         values: What its channels hold.
-        size: Bytes of all its chunks.
+        digests: The chunks they consist of.
     """
 
     checkpoint_id: str
     versions: Mapping[str, str | int | float]
     values: Mapping[str, Value]
-    size: int
+    digests: Set[bytes]
+
+    @property
+    def size(self) -> int:
+        """Bytes of all its chunks."""
+        return sum(piece.size for value in self.values.values() for piece in value.pieces)
 
 
 @dataclass(slots=True)

@@ -53,6 +53,9 @@ SCAN_COUNT = 500
 CLOSE_DRAIN_S = 16.0
 """How long `close` waits for calls under way, unless told otherwise."""
 
+DRAIN_POLL_S = 0.01
+"""How often it looks."""
+
 # --- layout -------------------------------------------------------------------
 
 DIGEST_BYTES = 16
@@ -94,6 +97,9 @@ LIST_PAGE = 100
 
 WALK_PAGE = 500
 """Entries in one page of a walk over a thread (copy, prune, delete, filter)."""
+
+REMOVE_PAGE = 100
+"""Checkpoints removed by one call."""
 
 HISTORY_PAGE = 128
 """Ancestors in one page of a delta channel's history."""

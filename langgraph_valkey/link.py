@@ -14,7 +14,7 @@ again, or run on an in-memory link.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Coroutine, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias, TypeVar
 
@@ -112,3 +112,16 @@ def finish(coroutine: Coroutine[Any, Any, T]) -> T:
         return stop.value  # type: ignore[no-any-return]
     coroutine.close()
     raise RuntimeError("a blocking call was given a link that suspends")
+
+
+def finish_each(steps: AsyncGenerator[T, None]) -> Iterator[T]:
+    """Iterate over an async generator that never suspends; see `finish`."""
+    try:
+        while True:
+            try:
+                item = finish(anext(steps))  # type: ignore[arg-type]
+            except StopAsyncIteration:
+                return
+            yield item
+    finally:
+        finish(steps.aclose())

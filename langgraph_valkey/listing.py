@@ -9,11 +9,12 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import CheckpointTuple, DeltaChannelHistory, PendingWrite
 
 from langgraph_valkey import limits, operations, records
-from langgraph_valkey.checkpoints import Checkpoints, Place
+from langgraph_valkey.checkpoints import Checkpoints
 from langgraph_valkey.codec import Damaged
 from langgraph_valkey.keys import namespace_of, thread_of, thread_pattern, to_text
 from langgraph_valkey.link import Link
 from langgraph_valkey.operations import Status
+from langgraph_valkey.place import Place, place_of, place_of_thread
 
 
 async def threads(core: Checkpoints, link: Link) -> AsyncIterator[Place]:
@@ -28,7 +29,7 @@ async def threads(core: Checkpoints, link: Link) -> AsyncIterator[Place]:
         for key in keys:
             if key not in seen:
                 seen.add(key)
-                yield core.thread_place(thread_of(core.prefix, key))
+                yield place_of_thread(core.prefix, thread_of(core.prefix, key))
         if cursor is None:
             return
 
@@ -47,7 +48,9 @@ async def list_checkpoints(
         return
     bound = ((before or {}).get("configurable") or {}).get("checkpoint_id") or ""
     if config is not None:
-        async for found in _of_thread(core, link, core.place(config), filter, bound, left):
+        async for found in _of_thread(
+            core, link, place_of(core.prefix, config), filter, bound, left
+        ):
             yield found
         return
     async for place in threads(core, link):
@@ -85,7 +88,7 @@ async def _all(
 ) -> AsyncIterator[CheckpointTuple]:
     page = limits.LIST_PAGE if limit is None else min(limit, limits.LIST_PAGE)
     async for items, chunks in core.pages(link, place, "all", before=before, limit=page):
-        for raw_namespace, raw_id, record, writes in _grouped(items, 4):
+        for raw_namespace, raw_id, record, writes in grouped(items, 4):
             checkpoint_id = to_text(raw_id)
             parsed = core.parsed(place, checkpoint_id, record)
             namespace = namespace_of(raw_namespace)
@@ -110,7 +113,7 @@ async def metadata_of(
 ) -> AsyncIterator[tuple[str, str, Mapping[str, Any]]]:
     """Namespace, id and metadata of each checkpoint of a thread, newest first."""
     async for items, _ in core.pages(link, place, "meta", before=before):
-        for raw_namespace, raw_id, sealed in _grouped(items, 3):
+        for raw_namespace, raw_id, sealed in grouped(items, 3):
             checkpoint_id = to_text(raw_id)
             try:
                 metadata = core.codec.open_typed(sealed)
@@ -119,7 +122,8 @@ async def metadata_of(
             yield namespace_of(raw_namespace), checkpoint_id, metadata
 
 
-def _grouped(items: Sequence[Any], size: int) -> list[Sequence[Any]]:
+def grouped(items: Sequence[Any], size: int) -> list[Sequence[Any]]:
+    """What came in a row, a tuple of `size` at a time."""
     return [items[at : at + size] for at in range(0, len(items), size)]
 
 
@@ -140,7 +144,7 @@ async def ancestry(
             return
         core.require(place, answer)
         following, items = answer.rest
-        for raw_id, raw_record, raw_writes in _grouped(items, 3):
+        for raw_id, raw_record, raw_writes in grouped(items, 3):
             at = to_text(raw_id)
             if at in seen:
                 return  # A checkpoint that names itself as its ancestor.
@@ -160,9 +164,9 @@ async def delta_history(
     core: Checkpoints, link: Link, config: RunnableConfig, channels: Sequence[str]
 ) -> Mapping[str, DeltaChannelHistory]:
     """See `BaseCheckpointSaver.get_delta_channel_history`."""
-    place = core.place(config)
+    place = place_of(core.prefix, config)
     writes: dict[str, list[PendingWrite]] = {channel: [] for channel in channels}
-    seeds: dict[str, tuple[str, records.Record, tuple[str, str, Any]]] = {}
+    seeds: dict[str, tuple[str, records.Record, records.Entry]] = {}
     left = set(channels)
     first = True
     async for checkpoint_id, record, pending in ancestry(core, link, place, place.checkpoint_id):
@@ -193,15 +197,14 @@ async def _load_seeds(
     core: Checkpoints,
     link: Link,
     place: Place,
-    seeds: Mapping[str, tuple[str, records.Record, tuple[str, str, Any]]],
+    seeds: Mapping[str, tuple[str, records.Record, records.Entry]],
 ) -> dict[str, Any]:
     """The values at which the walks ended, read with at most one call."""
     digests = list(
         {
             record.digests[index]
-            for _, record, (_, _, where) in seeds.values()
-            if not isinstance(where, bytes)
-            for index in ([where] if isinstance(where, int) else where[::2])
+            for _, record, entry in seeds.values()
+            for index in records.indices(entry)
         }
     )
     chunks: dict[bytes, bytes] = {}

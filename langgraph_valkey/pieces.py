@@ -26,12 +26,13 @@ that no copy of anybody's state is kept for comparing.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 import xxhash
+from langgraph.checkpoint.serde.types import _DeltaSnapshot
 
 from langgraph_valkey import limits
 from langgraph_valkey.codec import Codec
@@ -66,12 +67,14 @@ class Value:
         pieces: Its chunks in order; empty when it stands in the record.
         inline: Its plain bytes, when they stand in the record.
         print: Fingerprint of all its plain bytes (of a list's elements).
+        is_snapshot: Whether it is what a `DeltaChannel` stores now and then.
     """
 
     kind: str
     pieces: tuple[Piece, ...]
     inline: bytes | None
     print: bytes
+    is_snapshot: bool = False
 
     @property
     def is_list(self) -> bool:
@@ -97,21 +100,24 @@ def encode(codec: Codec, value: Any, last: Value | None) -> tuple[Value, bytes]:
         The value as stored, and its plain bytes.
     """
     kind, plain = codec.dumps(value)
+    snapshot = isinstance(value, _DeltaSnapshot)
     if len(plain) <= limits.INLINE_BYTES:
-        return Value(kind, (), plain, b""), plain
+        return Value(kind, (), plain, b"", snapshot), plain
     if codec.splits and kind == "msgpack" and type(value) is list:
         return _cut(codec, value, plain, last), plain
     seen = fingerprint(plain)
     if last is not None and last.print == seen and last.kind == kind and not last.is_list:
         return last, plain
-    return Value(kind, (Piece(codec.digest(plain), WHOLE, len(plain)),), None, seen), plain
+    whole = Piece(codec.digest(plain), WHOLE, len(plain))
+    return Value(kind, (whole,), None, seen, snapshot), plain
 
 
-def chunks(value: Value, plain: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Digest and plain bytes of each piece of a value, in order."""
+def chunks(value: Value, plain: bytes, wanted: Collection[bytes]) -> Iterator[tuple[bytes, bytes]]:
+    """Digest and plain bytes of the wanted pieces of a value, in order."""
     at = _header_size(plain) if value.is_list else 0
     for piece in value.pieces:
-        yield piece.digest, plain[at : at + piece.size]
+        if piece.digest in wanted:
+            yield piece.digest, plain[at : at + piece.size]
         at += piece.size
 
 
@@ -142,9 +148,7 @@ def _cut(codec: Codec, value: list[Any], plain: bytes, last: Value | None) -> Va
     return Value("msgpack", tuple(_named(codec, body, pieces)), None, seen)
 
 
-def _kept(
-    codec: Codec, value: list[Any], body: memoryview, last: Value | None
-) -> list[Piece]:
+def _kept(codec: Codec, value: list[Any], body: memoryview, last: Value | None) -> list[Piece]:
     """The groups of `last` that still fit, without a name where they changed."""
     if last is None or not last.is_list:
         return []

@@ -21,7 +21,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import ormsgpack
 from langgraph.checkpoint.base import WRITES_IDX_MAP, PendingWrite, writes_sort_key
@@ -42,6 +42,12 @@ _KINDS = ("msgpack", "null", "bytes", "bytearray", "json", "pickle")
 _KIND_CODES = {kind: code for code, kind in enumerate(_KINDS)}
 
 
+Entry: TypeAlias = tuple[str, str, Any, bool]
+"""A channel in a manifest: its name, its kind, where its value is (plain bytes;
+the index of a chunk; or the index and element count of each group, in turn), and
+whether it is a delta channel's snapshot."""
+
+
 class UnknownFormat(Damaged):
     """A record of a format newer than this release can read."""
 
@@ -54,14 +60,14 @@ class Record:
         parent: Id of the parent checkpoint, or None.
         digests: The chunks it refers to.
         metadata: Sealed metadata.
-        manifest: For each channel with a value: name, kind, and where it is.
+        manifest: An entry for each channel with a value.
         checkpoint: The checkpoint without its values, typed but not loaded.
     """
 
     parent: str | None
     digests: list[bytes]
     metadata: bytes
-    manifest: list[tuple[str, str, Any]]
+    manifest: list[Entry]
     checkpoint: bytes
 
 
@@ -93,7 +99,8 @@ def build(
                 where += (digests.setdefault(piece.digest, len(digests)), piece.count)
         elif value.pieces:
             where = digests.setdefault(value.pieces[0].digest, len(digests))
-        manifest.append((to_bytes(name), _KIND_CODES.get(value.kind, value.kind), where))
+        kind_code = _KIND_CODES.get(value.kind, value.kind)
+        manifest.append((to_bytes(name), kind_code, where, value.is_snapshot))
     packed = ormsgpack.packb(manifest)
     kind, plain = codec.dumps(checkpoint)
     sealed_metadata = codec.seal_typed(metadata)
@@ -126,17 +133,28 @@ def parse(codec: Codec, raw: bytes) -> Record:
     at = _HEADER.size + parent_size
     parent = to_text(raw[_HEADER.size : at]) or None
     end = at + many * limits.DIGEST_BYTES
-    digests = [
-        raw[i : i + limits.DIGEST_BYTES] for i in range(at, end, limits.DIGEST_BYTES)
-    ]
+    digests = [raw[i : i + limits.DIGEST_BYTES] for i in range(at, end, limits.DIGEST_BYTES)]
     metadata = raw[end : end + metadata_size]
     body = codec.open(raw[end + metadata_size : -_SEAL])
     size = 4 + int.from_bytes(body[:4], "big")
     manifest = [
-        (to_text(name), kind if isinstance(kind, str) else _KINDS[kind], where)
-        for name, kind, where, *_ in ormsgpack.unpackb(body[4:size])
+        (to_text(name), kind if isinstance(kind, str) else _KINDS[kind], where, snapshot)
+        for name, kind, where, snapshot, *_ in ormsgpack.unpackb(body[4:size])
     ]
     return Record(parent, digests, metadata, manifest, body[size:])
+
+
+def indices(entry: Entry) -> list[int]:
+    """Which of the record's digests a channel's value refers to."""
+    where = entry[2]
+    if isinstance(where, bytes):
+        return []
+    return [where] if isinstance(where, int) else list(where[::2])
+
+
+def is_snapshot(entry: Entry) -> bool:
+    """Whether the value is a delta channel's snapshot."""
+    return entry[3]
 
 
 def reentered(raw: bytes, entry: bytes) -> bytes:
@@ -158,7 +176,7 @@ def load_checkpoint(codec: Codec, record: Record) -> dict[str, Any]:
 
 
 def load_value(
-    codec: Codec, record: Record, entry: tuple[str, str, Any], chunks: Mapping[bytes, bytes]
+    codec: Codec, record: Record, entry: Entry, chunks: Mapping[bytes, bytes]
 ) -> tuple[Any, pieces.Value]:
     """A channel's value, and how it is stored.
 
@@ -171,13 +189,13 @@ def load_value(
     Raises:
         Damaged: A chunk is missing or damaged.
     """
-    _, kind, where = entry
+    _, kind, where, snapshot = entry
     if isinstance(where, bytes):
-        return codec.loads(kind, where), pieces.Value(kind, (), where, b"")
+        return codec.loads(kind, where), pieces.Value(kind, (), where, b"", snapshot)
     if isinstance(where, int):
         plain = _chunk(codec, record, where, chunks)
         piece = pieces.Piece(record.digests[where], pieces.WHOLE, len(plain))
-        value = pieces.Value(kind, (piece,), None, pieces.fingerprint(plain))
+        value = pieces.Value(kind, (piece,), None, pieces.fingerprint(plain), snapshot)
         return codec.loads(kind, plain), value
     bodies = [_chunk(codec, record, index, chunks) for index in where[::2]]
     counts = where[1::2]
@@ -251,9 +269,7 @@ def merge_writes(codec: Codec, entries: list[bytes]) -> list[Write]:
             ):
                 continue
             cells[cell] = write
-    return sorted(
-        cells.values(), key=lambda w: writes_sort_key(w.task_path, w.task_id, w.index)
-    )
+    return sorted(cells.values(), key=lambda w: writes_sort_key(w.task_path, w.task_id, w.index))
 
 
 def parse_writes(codec: Codec, entry: bytes, stored: bytes) -> list[Write]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from langgraph_valkey.operations.answer import Answer, Standing, Status, read
 from langgraph_valkey.operations.calls import (
+    Stored,
     chunks,
     close_sweep,
     delete,
@@ -28,6 +29,7 @@ __all__ = [
     "Answer",
     "Standing",
     "Status",
+    "Stored",
     "chunks",
     "close_sweep",
     "delete",

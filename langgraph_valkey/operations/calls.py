@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
@@ -52,54 +53,68 @@ def _admission(
     ]
 
 
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A checkpoint in its stored form.
+
+    Attributes:
+        parent: The parent's id, or ''.
+        record: The record.
+        chunks: Digest and stored chunk, in turn, of what is sent.
+        trusted: What is not sent stands in the parent's record.
+        complete: All chunks the record refers to are sent.
+    """
+
+    parent: str
+    record: bytes
+    chunks: list[bytes]
+    trusted: bool
+    complete: bool
+
+
 def put(
     keys: ThreadKeys,
-    *,
     entry: bytes,
-    standing: Standing,
     ttl_ms: int | None,
     namespace: str,
     checkpoint_id: str,
-    parent: str,
-    record: bytes,
-    trusted: bool,
-    complete: bool,
-    chunks: Sequence[bytes],
+    stored: Stored,
+    standing: Standing,
 ) -> Call:
     """Store a checkpoint.
 
     Args:
         keys: The thread's keys.
         entry: Writer and sequence number, 16 bytes: the same when sent again.
-        standing: What the writer knows of the thread.
         ttl_ms: When the thread expires, from now on.
         namespace: The checkpoint's namespace.
         checkpoint_id: Its id.
-        parent: The parent's id, or ''.
-        record: The record.
-        trusted: What is not sent stands in the parent's record.
-        complete: All chunks the record refers to are sent.
-        chunks: Digest and stored chunk, in turn.
+        stored: What is stored.
+        standing: What the writer knows of the thread.
     """
     args = _admission(entry, standing, ttl_ms, namespace, checkpoint_id)
-    args += (to_bytes(parent), record, b"1" if trusted else b"", b"1" if complete else b"")
-    args += chunks
+    args += (
+        to_bytes(stored.parent),
+        stored.record,
+        b"1" if stored.trusted else b"",
+        b"1" if stored.complete else b"",
+    )
+    args += stored.chunks
     return _call("put", _WRITES, keys, args)
 
 
 def put_writes(
     keys: ThreadKeys,
-    *,
     entry: bytes,
-    standing: Standing,
     ttl_ms: int | None,
     namespace: str,
     checkpoint_id: str,
-    writes: bytes,
+    stored: bytes,
+    standing: Standing,
 ) -> Call:
     """Store a task's writes on a checkpoint. Args are as of `put`."""
     args = _admission(entry, standing, ttl_ms, namespace, checkpoint_id)
-    return _call("put_writes", _WRITES, keys, [*args, writes])
+    return _call("put_writes", _WRITES, keys, [*args, stored])
 
 
 def get(

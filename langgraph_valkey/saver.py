@@ -1,0 +1,397 @@
+"""The checkpointer: LangGraph's interface on both native faces.
+
+There is no logic here. Each method hands its arguments to the one implementation
+in `checkpoints`, `listing` and `upkeep`; what differs is the link it runs over:
+the blocking methods finish the coroutine on the spot, their ``a`` twins await it.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import anyio
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import (
+    BaseCheckpointSaver,
+    ChannelVersions,
+    Checkpoint,
+    CheckpointMetadata,
+    CheckpointTuple,
+    DeltaChannelHistory,
+)
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.checkpoint.serde.base import SerializerProtocol
+
+from langgraph_valkey import limits, listing, upkeep
+from langgraph_valkey.checkpoints import Checkpoints
+from langgraph_valkey.codec import Codec
+from langgraph_valkey.drafts import Writer
+from langgraph_valkey.glide_link import BlockingLink, LoopLink
+from langgraph_valkey.known import Known
+from langgraph_valkey.link import Link, finish, finish_each
+from langgraph_valkey.retry import Retrying
+from langgraph_valkey.settings import Settings
+
+T = TypeVar("T")
+
+
+class ValkeySaver(BaseCheckpointSaver[str]):
+    """A LangGraph checkpointer on Valkey.
+
+    One object serves blocking and async callers, any number of threads and event
+    loops, and forked children. It connects at first use, so making one never
+    fails for want of a server.
+
+    Example:
+        ```python
+        with ValkeySaver.from_url("valkey://127.0.0.1:6379") as saver:
+            graph = builder.compile(checkpointer=saver)
+            graph.invoke(inputs, {"configurable": {"thread_id": "1"}})
+        ```
+
+    In a long-lived process no context manager is needed: make one and, at the
+    end, `close` or `aclose` it.
+
+    All methods raise `Unreachable`, `WriteRejected` or `OutcomeUnknown` when the
+    server can't be asked, and `CorruptState` for what can't be read back whole;
+    None and empty lists mean that the server said so.
+    """
+
+    def __init__(
+        self, settings: Settings | None = None, *, serde: SerializerProtocol | None = None
+    ) -> None:
+        """Make a saver from settings.
+
+        Args:
+            settings: Where the server is, and how threads are kept; read from
+                the environment (`Settings.from_env`) if not given.
+            serde: The serializer; LangGraph's `JsonPlusSerializer` if not given.
+
+        Raises:
+            ConfigurationError: The settings, or the serializer, can't be used.
+        """
+        settings = settings or Settings.from_env()
+        blocking = BlockingLink(settings)
+        loops = LoopLink(settings, blocking)
+        self._begin(
+            settings,
+            serde,
+            Retrying(blocking, settings),
+            Retrying(loops, settings),
+            (loops.close, blocking.close),
+        )
+
+    @classmethod
+    def from_url(cls, url: str, *, serde: SerializerProtocol | None = None, **options: Any) -> Self:
+        """Make a saver from a URL.
+
+        Args:
+            url: ``valkey://`` or, with TLS, ``valkeys://`` (``redis://`` and
+                ``rediss://`` mean the same); see `Settings.from_url`.
+            serde: The serializer.
+            **options: Fields of `Settings`, such as ``ttl_s``,
+                ``refresh_ttl_on_read``, ``key_prefix`` and ``digest_key``.
+
+        Raises:
+            ConfigurationError: The URL, an option or the serializer can't be used.
+        """
+        return cls(Settings.from_url(url, **options), serde=serde)
+
+    @classmethod
+    def over(cls, link: Link, *, serde: SerializerProtocol | None = None, **options: Any) -> Self:
+        """Make a saver over a link of your own, for both faces; for tests.
+
+        Args:
+            link: A link whose methods do not suspend (`testing.MemoryLink`).
+            serde: The serializer.
+            **options: Fields of `Settings`.
+        """
+        saver = cls.__new__(cls)
+        saver._begin(Settings(**options), serde, link, link, ())
+        return saver
+
+    def _begin(
+        self,
+        settings: Settings,
+        serde: SerializerProtocol | None,
+        blocking: Link,
+        loops: Link,
+        closers: tuple[Callable[[], None], ...],
+    ) -> None:
+        self.settings = settings
+        self._blocking = blocking
+        self._loops = loops
+        self._closers = closers
+        self._calls = _CallsUnderWay()
+        key = settings.digest_key
+        self._digest_key = key.get_secret_value() if key is not None else None
+        self._known = Known()
+        self._writer = Writer()
+        super().__init__(serde=serde or BaseCheckpointSaver.serde)
+
+    @property
+    def serde(self) -> SerializerProtocol:  # type: ignore[override]
+        """The serializer. Setting another one makes the saver use it."""
+        return self._core.codec.serde
+
+    @serde.setter
+    def serde(self, serde: SerializerProtocol) -> None:
+        settings = self.settings
+        self._core = Checkpoints(
+            Codec(serde, self._digest_key),
+            self._known,
+            self._writer,
+            prefix=settings.key_prefix,
+            ttl_ms=None if settings.ttl_s is None else max(1, round(settings.ttl_s * 1000)),
+            slide_ttl_on_read=settings.refresh_ttl_on_read,
+        )
+
+    # --- the blocking face -----------------------------------------------------
+
+    def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
+        """See `BaseCheckpointSaver.get_tuple`."""
+        with self._calls:
+            return finish(self._core.get_tuple(self._blocking, config))
+
+    def list(
+        self,
+        config: RunnableConfig | None,
+        *,
+        filter: dict[str, Any] | None = None,
+        before: RunnableConfig | None = None,
+        limit: int | None = None,
+    ) -> Iterator[CheckpointTuple]:
+        """See `BaseCheckpointSaver.list`. Reads page by page as it is iterated."""
+        return finish_each(
+            listing.list_checkpoints(self._core, self._blocking, config, filter, before, limit)
+        )
+
+    def put(
+        self,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
+    ) -> RunnableConfig:
+        """See `BaseCheckpointSaver.put`."""
+        with self._calls:
+            return finish(
+                self._core.put(self._blocking, config, checkpoint, metadata, new_versions)
+            )
+
+    def put_writes(
+        self,
+        config: RunnableConfig,
+        writes: Sequence[tuple[str, Any]],
+        task_id: str,
+        task_path: str = "",
+    ) -> None:
+        """See `BaseCheckpointSaver.put_writes`."""
+        with self._calls:
+            finish(self._core.put_writes(self._blocking, config, writes, task_id, task_path))
+
+    def delete_thread(self, thread_id: str) -> None:
+        """See `BaseCheckpointSaver.delete_thread`."""
+        with self._calls:
+            finish(self._core.delete_thread(self._blocking, thread_id))
+
+    def delete_for_runs(self, run_ids: Sequence[str]) -> None:
+        """See `BaseCheckpointSaver.delete_for_runs`.
+
+        Looks at every thread. A checkpoint that a kept one's `DeltaChannel` is
+        rebuilt from stays.
+        """
+        with self._calls:
+            finish(upkeep.delete_for_runs(self._core, self._blocking, run_ids))
+
+    def copy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
+        """See `BaseCheckpointSaver.copy_thread`. What the target has stays."""
+        with self._calls:
+            finish(
+                upkeep.copy_thread(self._core, self._blocking, source_thread_id, target_thread_id)
+            )
+
+    def prune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
+        """See `BaseCheckpointSaver.prune`.
+
+        Keeps what a kept checkpoint's `DeltaChannel` is rebuilt from.
+        """
+        with self._calls:
+            finish(upkeep.prune(self._core, self._blocking, thread_ids, strategy))
+
+    def get_delta_channel_history(
+        self, *, config: RunnableConfig, channels: Sequence[str]
+    ) -> Mapping[str, DeltaChannelHistory]:
+        """See `BaseCheckpointSaver.get_delta_channel_history`."""
+        with self._calls:
+            return finish(listing.delta_history(self._core, self._blocking, config, channels))
+
+    def setup(self) -> None:
+        """Connect now, rather than at first use. Nothing else needs setting up."""
+        with self._calls:
+            finish(self._core.get_tuple(self._blocking, _NO_THREAD))
+
+    # --- the async face --------------------------------------------------------
+
+    async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
+        """See `BaseCheckpointSaver.aget_tuple`."""
+        with self._calls:
+            return await self._core.get_tuple(self._loops, config)
+
+    def alist(
+        self,
+        config: RunnableConfig | None,
+        *,
+        filter: dict[str, Any] | None = None,
+        before: RunnableConfig | None = None,
+        limit: int | None = None,
+    ) -> AsyncIterator[CheckpointTuple]:
+        """See `BaseCheckpointSaver.alist`. Reads page by page as it is iterated."""
+        return listing.list_checkpoints(self._core, self._loops, config, filter, before, limit)
+
+    async def aput(
+        self,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
+    ) -> RunnableConfig:
+        """See `BaseCheckpointSaver.aput`."""
+        with self._calls:
+            return await self._core.put(self._loops, config, checkpoint, metadata, new_versions)
+
+    async def aput_writes(
+        self,
+        config: RunnableConfig,
+        writes: Sequence[tuple[str, Any]],
+        task_id: str,
+        task_path: str = "",
+    ) -> None:
+        """See `BaseCheckpointSaver.aput_writes`."""
+        with self._calls:
+            await self._core.put_writes(self._loops, config, writes, task_id, task_path)
+
+    async def adelete_thread(self, thread_id: str) -> None:
+        """See `BaseCheckpointSaver.adelete_thread`."""
+        with self._calls:
+            await self._core.delete_thread(self._loops, thread_id)
+
+    async def adelete_for_runs(self, run_ids: Sequence[str]) -> None:
+        """See `delete_for_runs`."""
+        with self._calls:
+            await upkeep.delete_for_runs(self._core, self._loops, run_ids)
+
+    async def acopy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
+        """See `copy_thread`."""
+        with self._calls:
+            await upkeep.copy_thread(self._core, self._loops, source_thread_id, target_thread_id)
+
+    async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
+        """See `prune`."""
+        with self._calls:
+            await upkeep.prune(self._core, self._loops, thread_ids, strategy)
+
+    async def aget_delta_channel_history(
+        self, *, config: RunnableConfig, channels: Sequence[str]
+    ) -> Mapping[str, DeltaChannelHistory]:
+        """See `get_delta_channel_history`."""
+        with self._calls:
+            return await listing.delta_history(self._core, self._loops, config, channels)
+
+    async def asetup(self) -> None:
+        """See `setup`."""
+        with self._calls:
+            await self._core.get_tuple(self._loops, _NO_THREAD)
+
+    # --- both ------------------------------------------------------------------
+
+    def get_next_version(self, current: str | None, channel: None) -> str:
+        """The version after `current`; the text form of LangGraph's own savers.
+
+        So threads can be moved between this saver and those.
+        """
+        return InMemorySaver.get_next_version(_VERSIONS, current, channel)
+
+    def close(self, drain_s: float = limits.CLOSE_DRAIN_S) -> None:
+        """Close the connections. May be called again.
+
+        Args:
+            drain_s: How long to wait for calls under way in other threads.
+        """
+        deadline = time.monotonic() + drain_s
+        while self._calls.count and time.monotonic() < deadline:
+            time.sleep(limits.DRAIN_POLL_S)
+        self._close()
+
+    async def aclose(self, drain_s: float = limits.CLOSE_DRAIN_S) -> None:
+        """Close the connections; see `close`. Other tasks run meanwhile."""
+        deadline = time.monotonic() + drain_s
+        while self._calls.count and time.monotonic() < deadline:
+            await anyio.sleep(limits.DRAIN_POLL_S)
+        self._close()
+
+    def _close(self) -> None:
+        for close in self._closers:
+            close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}({self.settings.addresses}, prefix={self.settings.key_prefix!r})"
+        )
+
+
+AsyncValkeySaver = ValkeySaver
+"""The same class, under the name by which many look for the async face."""
+
+_NO_THREAD: RunnableConfig = {"configurable": {"thread_id": ""}}
+_VERSIONS = InMemorySaver()
+
+
+class _CallsUnderWay:
+    """Counts the calls that have begun and not ended."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self.count += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self.count -= 1
