@@ -57,6 +57,7 @@ async def test_list_walks_threads_and_namespaces(twin: Twin) -> None:
                 await twin.step(thread_id, number, ns, value=[thread_id, ns, number])
 
     assert len(await twin.list(None)) == 12
+    assert len(await twin.list({})) == 12
     assert len(await twin.list({"configurable": {"thread_id": "a"}})) == 6
     assert len(await twin.list(config("a"))) == 2
     assert len(await twin.list(config("a", "child"))) == 2
