@@ -14,6 +14,8 @@ from benchmarks.faces import Contender, Opened
 from benchmarks.figures import Figure
 from benchmarks.servers import Servers
 
+LOG_EVERY_S = 2.0
+
 
 @dataclass(slots=True)
 class Session:
@@ -33,6 +35,7 @@ class Session:
     seed: int
     threads: Iterator[int] = field(default_factory=lambda: itertools.count(1))
     _started_s: float = field(default_factory=time.monotonic)
+    _told_s: float = -LOG_EVERY_S
 
     def new_thread(self) -> str:
         """An id never used before in this run."""
@@ -40,11 +43,14 @@ class Session:
 
     def progress(self, text: str) -> None:
         """Say on stderr what is being done."""
-        line = f"[{time.monotonic() - self._started_s:5.0f} s] {text}"
+        now_s = time.monotonic()
+        line = f"[{now_s - self._started_s:5.0f} s] {text}"
         if sys.stderr.isatty():
             print(f"\r\x1b[2K{line}", end="", file=sys.stderr, flush=True)
-        else:
-            print(line, file=sys.stderr, flush=True)
+        elif now_s - self._told_s >= LOG_EVERY_S:
+            # A log need not hold every step, only show that it goes on.
+            self._told_s = now_s
+            print(line.rstrip(), file=sys.stderr, flush=True)
 
     @contextlib.contextmanager
     def opened(self, line_up: Sequence[Contender], figure: Figure) -> Iterator[list[Opened]]:
