@@ -169,6 +169,8 @@ class SaverMachine(RuleBasedStateMachine):
             self.do(self.twin.get(config(*place)))
 
 
+# Hypothesis looks at each loaded module, and GLIDE's old names warn when looked at.
+@pytest.mark.filterwarnings("ignore:Importing from 'glide:DeprecationWarning")
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("kind", FACES)
 def test_any_sequence_of_calls(kind: str, valkey: Any) -> None:
