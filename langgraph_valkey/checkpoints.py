@@ -90,6 +90,10 @@ class Checkpoints:
         namespace = place.namespace or ""
         at = replace(place, checkpoint_id=checkpoint["id"])
         base = self.known.base(place.thread, namespace)
+        if drafts.needs_parent(place.checkpoint_id, checkpoint, new_versions, base):
+            # What is not in the checkpoint is the parent's: ask what that has.
+            await self.get_tuple(link, place.config(namespace, place.checkpoint_id))
+            base = self.known.base(place.thread, namespace)
         standing = self.known.standing(place.thread)
         if not namespace and not place.checkpoint_id:
             # A root begins the thread, and may begin it anew after a deletion.

@@ -117,6 +117,16 @@ def build(
     return Draft(stored, Base(checkpoint["id"], dict(versions), values, digests), sources)
 
 
+def needs_parent(
+    parent: str, checkpoint: Checkpoint, new_versions: ChannelVersions, base: Base | None
+) -> bool:
+    """Whether a put leaves out values that its parent, not known here, may have."""
+    if not parent or (base is not None and base.checkpoint_id == parent):
+        return False
+    given = checkpoint["channel_values"]
+    return any(n not in given and n not in new_versions for n in checkpoint["channel_versions"])
+
+
 def _inline_only(thread: str, name: str, value: pieces.Value) -> pieces.Value:
     """A value that is not in `channel_values`, though the parent had it."""
     if not value.pieces:

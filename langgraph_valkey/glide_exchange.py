@@ -42,13 +42,14 @@ def lane_of(call: Call) -> int:
 
 
 def _evalsha(call: Call) -> list[bytes]:
-    keys = call.keys
-    return [b"EVALSHA", call.script.sha.encode(), b"%d" % len(keys), *keys, *call.args]
+    """By its name; under the reading verb if it only reads, which is not refused with writes."""
+    verb = b"EVALSHA" if call.writes else b"EVALSHA_RO"
+    return [verb, call.script.sha, b"%d" % len(call.keys), *call.keys, *call.args]
 
 
 def _eval(call: Call) -> list[bytes]:
-    keys = call.keys
-    return [b"EVAL", call.script.source.encode(), b"%d" % len(keys), *keys, *call.args]
+    verb = b"EVAL" if call.writes else b"EVAL_RO"
+    return [verb, call.script.source.encode(), b"%d" % len(call.keys), *call.keys, *call.args]
 
 
 async def exchange(lane: Lane, calls: Sequence[Call]) -> list[Any]:

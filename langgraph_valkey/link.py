@@ -31,15 +31,16 @@ class Script:
     Attributes:
         name: What it does, for errors and counters.
         source: The Lua text.
-        sha: Its SHA-1 in hex, by which the server knows it.
+        sha: Its SHA-1 in hex digits, by which the server knows it.
     """
 
     name: str
     source: str
-    sha: str = field(init=False)
+    sha: bytes = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "sha", hashlib.sha1(self.source.encode()).hexdigest())
+        digest = hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()
+        object.__setattr__(self, "sha", digest.encode())
 
 
 @dataclass(slots=True)

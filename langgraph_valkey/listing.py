@@ -47,7 +47,7 @@ async def list_checkpoints(
     if left is not None and left <= 0:
         return
     bound = ((before or {}).get("configurable") or {}).get("checkpoint_id") or ""
-    if config is not None:
+    if config:
         async for found in _of_thread(
             core, link, place_of(core.prefix, config), filter, bound, left
         ):

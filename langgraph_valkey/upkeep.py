@@ -73,7 +73,8 @@ async def _keep_latest(core: Checkpoints, link: Link, place: Place) -> None:
 
 async def delete_for_runs(core: Checkpoints, link: Link, run_ids: Sequence[str]) -> None:
     """See `BaseCheckpointSaver.delete_for_runs`."""
-    runs = set(run_ids)
+    # LangGraph drops NULs from metadata when it stores them.
+    runs = {run_id.replace("\0", "") for run_id in run_ids}
     if not runs:
         return
     async for place in threads(core, link):

@@ -14,9 +14,5 @@ local record = call('HGET', STATE, 'r' .. ordinal .. id)
 if not record then
   return reply(ARGV[2] == '' and 'torn' or 'none', t)
 end
-if ARGV[3] ~= '' then
-  local at = digits(math.floor(clock() / 1000) + tonumber(ARGV[3]))
-  call('PEXPIREAT', STATE, at)
-  call('PEXPIREAT', INDEX, at)
-end
+expire(ARGV[3])
 return reply('ok', t, id, record, hmget(digests_of(record, {}, {}), 'c'), writes_on(ordinal, id))

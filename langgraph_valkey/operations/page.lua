@@ -18,7 +18,7 @@ if not whole(t) then return reply('unordered', t) end
 local from, to = tonumber(ARGV[3], 16), t.namespaces
 if ARGV[2] ~= '*' then
   local ordinal = namespace(sub(ARGV[2], 2))
-  if not ordinal then return reply('ok', t, '', '', {}, {}) end
+  if not ordinal then return reply('ok', t, '', '', {}, {{}, {}}) end
   from, to = tonumber(ordinal, 16), tonumber(ordinal, 16)
 end
 

@@ -129,3 +129,11 @@ local function writes_on(ordinal, id)
   end
   return out
 end
+
+-- One deadline for all keys: a thread never expires in pieces.
+local function expire(ttl_ms)
+  if ttl_ms == '' then return end
+  local at = string.format('%.0f', math.floor(clock() / 1000) + tonumber(ttl_ms))
+  call('PEXPIREAT', STATE, at)
+  call('PEXPIREAT', INDEX, at)
+end

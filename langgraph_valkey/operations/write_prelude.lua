@@ -76,11 +76,3 @@ local function ordinal_of(t, ns, fields)
   fields[#fields + 1] = ns
   return ordinal, ''
 end
-
--- One deadline for all keys: a thread never expires in pieces.
-local function expire(ttl_ms)
-  if ttl_ms == '' then return end
-  local at = digits(math.floor(clock() / 1000) + tonumber(ttl_ms))
-  call('PEXPIREAT', STATE, at)
-  call('PEXPIREAT', INDEX, at)
-end
