@@ -204,12 +204,42 @@ def typed(value: Any) -> Any:
     return type(value), value
 
 
+class Oracle(InMemorySaver):
+    """InMemorySaver and the upkeep that it lacks, for threads without delta channels."""
+
+    def copy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
+        for ns, stored in list(self.storage.get(source_thread_id, {}).items()):
+            self.storage[target_thread_id][ns].update(stored)
+        for kept in (self.writes, self.blobs):
+            for key in [key for key in kept if key[0] == source_thread_id]:
+                kept[(target_thread_id, *key[1:])] = copy.copy(kept[key])  # type: ignore[index]
+
+    def prune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
+        for thread_id in thread_ids:
+            if strategy == "delete":
+                self.delete_thread(thread_id)
+                continue
+            for ns, stored in list(self.storage.get(thread_id, {}).items()):
+                for checkpoint_id in sorted(stored)[:-1]:
+                    self._remove(thread_id, ns, checkpoint_id)
+
+    def delete_for_runs(self, run_ids: Sequence[str]) -> None:
+        for found in list(self.list(None)):
+            if found.metadata.get("run_id") in run_ids:
+                where = found.config["configurable"]
+                self._remove(where["thread_id"], where["checkpoint_ns"], where["checkpoint_id"])
+
+    def _remove(self, thread_id: str, ns: str, checkpoint_id: str) -> None:
+        del self.storage[thread_id][ns][checkpoint_id]
+        self.writes.pop((thread_id, ns, checkpoint_id), None)
+
+
 class Twin:
     """A face and InMemorySaver, doing the same and compared at each answer."""
 
     def __init__(self, face: Face) -> None:
         self.face = face
-        self.oracle = InMemorySaver()
+        self.oracle = Oracle()
         self.last: dict[tuple[str, str], Checkpoint] = {}
 
     async def put(
@@ -248,6 +278,18 @@ class Twin:
     async def delete(self, thread_id: str) -> None:
         self.oracle.delete_thread(thread_id)
         await self.face.adelete_thread(thread_id)
+
+    async def copy(self, source_thread_id: str, target_thread_id: str) -> None:
+        self.oracle.copy_thread(source_thread_id, target_thread_id)
+        await self.face.acopy_thread(source_thread_id, target_thread_id)
+
+    async def prune(self, *thread_ids: str) -> None:
+        self.oracle.prune(thread_ids)
+        await self.face.aprune(thread_ids)
+
+    async def delete_runs(self, *run_ids: str) -> None:
+        self.oracle.delete_for_runs(run_ids)
+        await self.face.adelete_for_runs(run_ids)
 
     async def get(self, where: RunnableConfig) -> CheckpointTuple | None:
         found, expected = await self.face.aget_tuple(where), self.oracle.get_tuple(where)

@@ -14,7 +14,7 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, note, settings
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -30,12 +30,15 @@ from tests.faces import FACES, Twin, checkpoint, config, metadata, numbered_id, 
 
 PLACES = [("a", ""), ("a", "child"), ("u1", ""), ("u[1]", ""), ("u[1]", "b:{}")]
 CHANNELS = ["count", "messages", "branch:to:x"]
+REMOVERS = ["delete", "prune", "runs", *["nothing"] * 9]
+"""How checkpoints go; seldom, or threads would never grow."""
 
 places = st.sampled_from(PLACES)
 any_index = st.integers(0, 999)
 writes = st.lists(
     st.tuples(
-        st.sampled_from([*CHANNELS, ERROR, INTERRUPT, RESUME, SCHEDULED]), st.integers(0, 99)
+        st.sampled_from(["count", "messages", ERROR, INTERRUPT, RESUME, SCHEDULED]),
+        st.integers(0, 99),
     ),
     max_size=4,
 )
@@ -153,14 +156,24 @@ class SaverMachine(RuleBasedStateMachine):
         self.do(self.twin.list(config(*place), before=bound, limit=limit, filter=criteria))
 
     @precondition(lambda self: any(self.puts.values()))
-    @rule(place=places, sure=st.integers(0, 3))
-    def delete_thread(self, place: tuple[str, str], sure: int) -> None:
-        if sure == 0:  # seldom, or threads never grow
-            note(f"deleted {place[0]!r}")
+    @rule(place=places, remover=st.sampled_from(REMOVERS), run=st.integers(0, 2))
+    def remove(self, place: tuple[str, str], remover: str, run: int) -> None:
+        if remover == "delete":
             self.do(self.twin.delete(place[0]))
-            for other in PLACES:
-                if other[0] == place[0]:
-                    self.puts[other].clear()
+        elif remover == "prune":
+            self.do(self.twin.prune(place[0]))
+        elif remover == "runs":
+            self.do(self.twin.delete_runs(f"run {run}"))
+        for thread_id, ns in PLACES:
+            left = self.twin.oracle.storage.get(thread_id, {}).get(ns, {})
+            for gone in self.puts[thread_id, ns].keys() - left.keys():
+                del self.puts[thread_id, ns][gone]
+
+    @precondition(lambda self: any(self.puts.values()))
+    @rule(place=places)
+    def copy_thread(self, place: tuple[str, str]) -> None:
+        self.do(self.twin.delete("copy"))
+        self.do(self.twin.copy(place[0], "copy"))
 
     @invariant()
     def all_is_equal(self) -> None:
