@@ -133,6 +133,20 @@ async def test_copy_of_a_long_thread(twin: Twin) -> None:
     assert_equal(by_namespace(await whole(twin.face, "target")), renamed(source, "target"))
 
 
+async def test_copy_keeps_the_order_in_which_writes_came(twin: Twin) -> None:
+    """Large and small calls travel apart; what came first must still count as first."""
+    noise = random.Random(3)
+    for number in range(1, 9):
+        new = {"large": noise.randbytes(300_000)} if number % 3 == 1 else {"small": number}
+        where = await twin.step("source", number, **new)
+        for value in (noise.randbytes(300_000), "small", noise.randbytes(200_000), "last"):
+            # The first value of an ordinary write stays, the last of a special one.
+            await twin.write(where, [("state", value), (ERROR, value)], "task")
+    for target in ("copy 1", "copy 2", "copy 3"):
+        await twin.copy("source", target)
+        await twin.check(target)
+
+
 # --- prune --------------------------------------------------------------------
 
 
