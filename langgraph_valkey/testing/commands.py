@@ -1,0 +1,329 @@
+"""The server's commands, as far as the scripts use them.
+
+Each takes byte strings and gives what the server replies: bytes, an int, None,
+a list of these, or a `StatusReply`. Errors are worded as the server words them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from langgraph_valkey.testing.keyspace import Keyspace, Scores, ServerError, glob, walk
+
+Args: TypeAlias = Sequence[bytes]
+
+SYNTAX = "ERR syntax error"
+NO_INTEGER = "ERR value is not an integer or out of range"
+
+
+@dataclass(frozen=True)
+class StatusReply:
+    """A reply such as ``OK``, which scripts see as a table."""
+
+    text: bytes
+
+
+class Commands:
+    """Runs commands on a keyspace.
+
+    Attributes:
+        keyspace: What they work on.
+        now_us: The server's clock, in microseconds since 1970.
+        identity: The primary's `master_replid`.
+        page_most: The most that a page of a walk holds, whatever COUNT says.
+    """
+
+    def __init__(self, identity: str, page_most: int) -> None:
+        self.keyspace = Keyspace()
+        self.now_us = 0
+        self.identity = identity
+        self.page_most = page_most
+
+    def run(self, args: Args) -> Any:
+        """Run one command.
+
+        Raises:
+            ServerError: The server would answer with this error.
+        """
+        if not args:
+            raise ServerError("ERR Please specify at least one argument for this call")
+        name = args[0].upper().decode("latin-1")
+        known = _TABLE.get(name)
+        if known is None:
+            raise ServerError("ERR Unknown command called from script")
+        least, most, run = known
+        if not least <= len(args) - 1 <= most:
+            raise ServerError("ERR Wrong number of args calling command from script")
+        return run(self, *args[1:])
+
+
+def integer(raw: bytes) -> int:
+    """An integer in its one right spelling, as the server demands it."""
+    try:
+        value = int(raw)
+    except ValueError:
+        raise ServerError(NO_INTEGER) from None
+    if b"%d" % value != raw or not -(2**63) <= value < 2**63:
+        raise ServerError(NO_INTEGER)
+    return value
+
+
+def _score(raw: bytes) -> float:
+    try:
+        value = float(raw)
+    except ValueError:
+        value = float("nan")
+    if value != value or b"_" in raw or raw != raw.strip():
+        raise ServerError("ERR value is not a valid float")
+    return value
+
+
+def _double(value: float) -> bytes:
+    """A score as the server spells it in RESP2."""
+    return b"%d" % int(value) if value == int(value) else repr(value).encode()
+
+
+# --- any key ------------------------------------------------------------------
+
+
+def _exists(on: Commands, *keys: bytes) -> int:
+    return sum(on.keyspace.value(key) is not None for key in keys)
+
+
+def _del(on: Commands, *keys: bytes) -> int:
+    return sum(on.keyspace.remove(key) for key in keys)
+
+
+def _pexpire(on: Commands, key: bytes, ttl_ms: bytes) -> int:
+    return int(on.keyspace.expire_at(key, on.keyspace.now_ms + integer(ttl_ms)))
+
+
+def _pexpireat(on: Commands, key: bytes, deadline_ms: bytes) -> int:
+    return int(on.keyspace.expire_at(key, integer(deadline_ms)))
+
+
+def _pttl(on: Commands, key: bytes) -> int:
+    if on.keyspace.value(key) is None:
+        return -2
+    deadline_ms = on.keyspace.deadline_ms(key)
+    return -1 if deadline_ms is None else deadline_ms - on.keyspace.now_ms
+
+
+def _type(on: Commands, key: bytes) -> StatusReply:
+    found = on.keyspace.value(key)
+    if found is None:
+        return StatusReply(b"none")
+    return StatusReply(b"zset" if isinstance(found, Scores) else b"hash")
+
+
+def _time(on: Commands) -> list[bytes]:
+    return [b"%d" % part for part in divmod(on.now_us, 1_000_000)]
+
+
+def _info(on: Commands, section: bytes) -> bytes:
+    if section.lower() != b"replication":
+        raise ServerError("ERR only INFO replication is emulated")
+    return f"# Replication\r\nrole:master\r\nmaster_replid:{on.identity}\r\n".encode()
+
+
+# --- hashes -------------------------------------------------------------------
+
+
+def _hget(on: Commands, key: bytes, field: bytes) -> bytes | None:
+    return on.keyspace.hash(key).get(field)
+
+
+def _hmget(on: Commands, key: bytes, *fields: bytes) -> list[bytes | None]:
+    found = on.keyspace.hash(key)
+    return [found.get(field) for field in fields]
+
+
+def _hgetall(on: Commands, key: bytes) -> list[bytes]:
+    return [part for pair in on.keyspace.hash(key).items() for part in pair]
+
+
+def _hlen(on: Commands, key: bytes) -> int:
+    return len(on.keyspace.hash(key))
+
+
+def _hexists(on: Commands, key: bytes, field: bytes) -> int:
+    return int(field in on.keyspace.hash(key))
+
+
+def _hset(on: Commands, key: bytes, *pairs: bytes) -> int:
+    if len(pairs) % 2:
+        raise ServerError("ERR wrong number of arguments for 'hset' command")
+    on.keyspace.hash(key)
+    fresh = 0
+    for at in range(0, len(pairs), 2):
+        fresh += on.keyspace.set(key, pairs[at], pairs[at + 1], dict)
+    return fresh
+
+
+def _hdel(on: Commands, key: bytes, *fields: bytes) -> int:
+    on.keyspace.hash(key)
+    return sum(on.keyspace.drop(key, field) for field in fields)
+
+
+def _hincrby(on: Commands, key: bytes, field: bytes, step: bytes) -> int:
+    by = integer(step)
+    try:
+        value = integer(on.keyspace.hash(key).get(field, b"0")) + by
+    except ServerError as error:
+        if str(error) != NO_INTEGER:
+            raise
+        raise ServerError("ERR hash value is not an integer") from None
+    on.keyspace.set(key, field, b"%d" % value, dict)
+    return value
+
+
+def _hscan(on: Commands, key: bytes, cursor: bytes, *options: bytes) -> list[Any]:
+    found = on.keyspace.hash(key)
+    match, count, values, at = b"*", 10, True, 0
+    while at < len(options):
+        option = options[at].upper()
+        if option == b"NOVALUES":
+            values, at = False, at + 1
+            continue
+        if at + 1 == len(options) or option not in {b"MATCH", b"COUNT"}:
+            raise ServerError(SYNTAX)
+        if option == b"MATCH":
+            match = options[at + 1]
+        else:
+            count = integer(options[at + 1])
+            if count < 1:
+                raise ServerError(SYNTAX)
+        at += 2
+    following, page = walk(found, cursor, min(count, on.page_most))
+    fields = [field for field in page if glob(match).fullmatch(field)]
+    if values:
+        fields = [part for field in fields for part in (field, found[field])]
+    return [following, fields]
+
+
+# --- sorted sets --------------------------------------------------------------
+
+
+def _zadd(on: Commands, key: bytes, *pairs: bytes) -> int:
+    if len(pairs) % 2:
+        raise ServerError(SYNTAX)
+    scores = [_score(raw) for raw in pairs[::2]]
+    on.keyspace.scores(key)
+    return sum(
+        on.keyspace.set(key, member, score, Scores)
+        for score, member in zip(scores, pairs[1::2], strict=True)
+    )
+
+
+def _zrem(on: Commands, key: bytes, *members: bytes) -> int:
+    on.keyspace.scores(key)
+    return sum(on.keyspace.drop(key, member) for member in members)
+
+
+def _zcard(on: Commands, key: bytes) -> int:
+    return len(on.keyspace.scores(key))
+
+
+def _zscore(on: Commands, key: bytes, member: bytes) -> bytes | None:
+    score = on.keyspace.scores(key).get(member)
+    return None if score is None else _double(score)
+
+
+def _zmscore(on: Commands, key: bytes, *members: bytes) -> list[bytes | None]:
+    return [_zscore(on, key, member) for member in members]
+
+
+def _above_lex(bound: bytes) -> Callable[[bytes], bool]:
+    if bound in {b"-", b"+"}:
+        return lambda _: bound == b"-"
+    if bound[:1] not in {b"[", b"("}:
+        raise ServerError("ERR min or max not valid string range item")
+    edge = bound[1:]
+    return (lambda m: m > edge) if bound[:1] == b"(" else (lambda m: m >= edge)
+
+
+def _below_lex(bound: bytes) -> Callable[[bytes], bool]:
+    if bound in {b"-", b"+"}:
+        return lambda _: bound == b"+"
+    if bound[:1] not in {b"[", b"("}:
+        raise ServerError("ERR min or max not valid string range item")
+    edge = bound[1:]
+    return (lambda m: m < edge) if bound[:1] == b"(" else (lambda m: m <= edge)
+
+
+def _lex(on: Commands, key: bytes, low: bytes, high: bytes, rest: Args, down: bool) -> list[bytes]:
+    """Members between two bounds; all scores are equal, as in our index."""
+    above, below = _above_lex(low), _below_lex(high)
+    found = sorted(m for m in on.keyspace.scores(key) if above(m) and below(m))
+    if down:
+        found.reverse()
+    if not rest:
+        return found
+    if len(rest) != 3 or rest[0].upper() != b"LIMIT":
+        raise ServerError(SYNTAX)
+    offset, count = integer(rest[1]), integer(rest[2])
+    if offset < 0:
+        return []
+    return found[offset:] if count < 0 else found[offset : offset + count]
+
+
+def _zrangebylex(on: Commands, key: bytes, low: bytes, high: bytes, *rest: bytes) -> list[bytes]:
+    return _lex(on, key, low, high, rest, False)
+
+
+def _zrevrangebylex(on: Commands, key: bytes, high: bytes, low: bytes, *rest: bytes) -> list[bytes]:
+    return _lex(on, key, low, high, rest, True)
+
+
+def _bound(raw: bytes) -> tuple[float, bool]:
+    try:
+        return _score(raw.removeprefix(b"(")), raw.startswith(b"(")
+    except ServerError:
+        raise ServerError("ERR min or max is not a float") from None
+
+
+def _zremrangebyscore(on: Commands, key: bytes, low: bytes, high: bytes) -> int:
+    least, above = _bound(low)
+    most, below = _bound(high)
+    doomed = [
+        member
+        for member, score in on.keyspace.scores(key).items()
+        if (score > least if above else score >= least)
+        and (score < most if below else score <= most)
+    ]
+    return sum(on.keyspace.drop(key, member) for member in doomed)
+
+
+_MANY = 1_000_000
+
+_TABLE: dict[str, tuple[int, int, Callable[..., Any]]] = {
+    # Name: fewest arguments, most arguments, what runs it.
+    "EXISTS": (1, _MANY, _exists),
+    "DEL": (1, _MANY, _del),
+    "UNLINK": (1, _MANY, _del),
+    "PEXPIRE": (2, 2, _pexpire),
+    "PEXPIREAT": (2, 2, _pexpireat),
+    "PTTL": (1, 1, _pttl),
+    "TYPE": (1, 1, _type),
+    "TIME": (0, 0, _time),
+    "INFO": (1, 1, _info),
+    "HGET": (2, 2, _hget),
+    "HMGET": (2, _MANY, _hmget),
+    "HGETALL": (1, 1, _hgetall),
+    "HLEN": (1, 1, _hlen),
+    "HEXISTS": (2, 2, _hexists),
+    "HSET": (3, _MANY, _hset),
+    "HDEL": (2, _MANY, _hdel),
+    "HINCRBY": (3, 3, _hincrby),
+    "HSCAN": (2, _MANY, _hscan),
+    "ZADD": (3, _MANY, _zadd),
+    "ZREM": (2, _MANY, _zrem),
+    "ZCARD": (1, 1, _zcard),
+    "ZSCORE": (2, 2, _zscore),
+    "ZMSCORE": (2, _MANY, _zmscore),
+    "ZRANGEBYLEX": (3, _MANY, _zrangebylex),
+    "ZREVRANGEBYLEX": (3, _MANY, _zrevrangebylex),
+    "ZREMRANGEBYSCORE": (3, 3, _zremrangebyscore),
+}
