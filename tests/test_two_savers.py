@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Sequence
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any, cast
 
 import pytest
 from langgraph.checkpoint.memory import InMemorySaver
 
+from langgraph_valkey import ValkeySaver
 from langgraph_valkey.errors import ThreadDeleted
+from langgraph_valkey.link import Call, Link
 from tests.faces import (
     FACES,
     Face,
@@ -208,3 +210,47 @@ async def test_upkeep_while_a_writer_goes_on(two: Two, upkeep: str) -> None:
     assert listed[0].checkpoint["id"] == numbered_id(count)
     for found in listed:
         assert_equal(found, twin.oracle.get_tuple(found.config))
+
+
+class Between:
+    """A link of another saver's that does something just before its sweep drops chunks."""
+
+    def __init__(self, link: Link, act: Callable[[], None]) -> None:
+        self._link, self._act = link, act
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._link, name)
+
+    async def send(self, calls: Sequence[Call]) -> list[Any]:
+        if any(call.script.name == "sweep" and b"drop" in call.args for call in calls):
+            self._act()
+        return await self._link.send(calls)
+
+
+@pytest.mark.parametrize("puts", ["child of the removed", "anew", "not at all"])
+def test_a_put_between_the_marks_and_the_sweep(valkey: Any, prefix: str, puts: str) -> None:
+    """It leans on chunks that no record needed when they were counted."""
+    acted: list[str] = []
+    with ValkeySaver.from_url(valkey.url, key_prefix=prefix) as writer:
+        first, versions = checkpoint(numbered_id(1), {"state": ["kept"]})
+        root = writer.put(config("t"), first, metadata(1, run_id="kept"), versions)
+        second, versions = checkpoint(numbered_id(2), {"state": state(5)}, parent=first)
+        writer.put(root, second, metadata(2, run_id="removed"), versions)
+        third, versions = checkpoint(numbered_id(3), {"other": 1}, parent=second)
+
+        def act() -> None:
+            acted.append(puts)
+            if puts == "child of the removed":
+                where = config("t", "", numbered_id(2))
+                writer.put(where, third, metadata(3), versions)
+            elif puts == "anew":
+                writer.put(root, third, metadata(3), {"state": "", "other": ""})
+
+        link = cast(Link, Between(writer._blocking, act))
+        ValkeySaver.over(link, key_prefix=prefix).delete_for_runs(["removed"])
+        assert acted == [puts]
+        found = [one.checkpoint["channel_values"] for one in writer.list(config("t"))]
+        expected = [first["channel_values"]]
+        assert found == (expected if puts == "not at all" else [third["channel_values"], *expected])
+    with raw_server(valkey.url) as raw:
+        assert (raw.memory_bytes(prefix) < 1500) == (puts == "not at all")
