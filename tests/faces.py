@@ -210,9 +210,10 @@ class Oracle(InMemorySaver):
     def copy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
         for ns, stored in list(self.storage.get(source_thread_id, {}).items()):
             self.storage[target_thread_id][ns].update(stored)
-        for kept in (self.writes, self.blobs):
-            for key in [key for key in kept if key[0] == source_thread_id]:
-                kept[(target_thread_id, *key[1:])] = copy.copy(kept[key])  # type: ignore[index]
+        for at in [at for at in self.writes if at[0] == source_thread_id]:
+            self.writes[(target_thread_id, *at[1:])] = dict(self.writes[at])
+        for key in [key for key in self.blobs if key[0] == source_thread_id]:
+            self.blobs[(target_thread_id, *key[1:])] = self.blobs[key]
 
     def prune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
         for thread_id in thread_ids:

@@ -8,6 +8,7 @@ put must then end whole, or be refused; never lean on something that is gone.
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, cast
@@ -15,7 +16,7 @@ from typing import Any, cast
 import pytest
 from langgraph.checkpoint.memory import InMemorySaver
 
-from langgraph_valkey import ValkeySaver
+from langgraph_valkey import ValkeySaver, limits
 from langgraph_valkey.errors import ThreadDeleted
 from langgraph_valkey.link import Call, Link
 from tests.faces import (
@@ -124,6 +125,38 @@ async def test_a_deleted_thread_is_not_brought_back_by_a_run_in_flight(two: Two)
     for face in (two.first, two.second):
         assert await face.aget_tuple(config("t")) is None
         assert await face.listed(None) == []
+
+
+@pytest.mark.parametrize("removal", ["delete", "prune"])
+async def test_a_list_that_is_open_while_the_other_removes(two: Two, removal: str) -> None:
+    """Each checkpoint it still yields is whole; then it ends."""
+    count = 2 * limits.LIST_PAGE + 10
+    stored: dict[str, Any] = {}
+    for number in range(count):
+        made, new_versions = checkpoint(numbered_id(number), {"state": state(2), "n": number})
+        await two.first.aput(config("t"), made, metadata(number), new_versions)
+        stored[made["id"]] = made["channel_values"]
+    yielded = []
+    async for found in two.first.alist(config("t")):
+        assert found.checkpoint["channel_values"] == stored[found.checkpoint["id"]]
+        yielded.append(found.checkpoint["id"])
+        if len(yielded) == 5:
+            await (
+                two.second.adelete_thread("t") if removal == "delete" else two.second.aprune(["t"])
+            )
+    assert yielded == sorted(stored, reverse=True)[: len(yielded)]
+    assert 5 <= len(yielded) <= limits.LIST_PAGE
+
+
+async def test_a_list_that_is_left_early(two: Two) -> None:
+    await begin(two)
+    for _ in range(3):
+        async for found in two.first.alist(config("t")):
+            assert found.checkpoint["id"] == numbered_id(5)
+            break
+    gc.collect()  # what was left open is closed now, without a warning
+    await asyncio.sleep(0)
+    await two.check("t")
 
 
 @pytest.mark.parametrize("deleter", [0, 1])
