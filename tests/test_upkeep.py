@@ -258,6 +258,24 @@ async def test_delete_for_runs_is_exact(twin: Twin, deleted: str) -> None:
     assert found == set(range(len(RUNS))) - {RUNS.index(deleted)}
 
 
+@pytest.mark.parametrize("kind", FACES)
+async def test_walks_reach_every_shard(kind: str, three_shards: Any) -> None:
+    async with open_face(kind, three_shards.url) as face:
+        twin = Twin(face)
+        names = [f"user {number}" for number in range(40)]
+        for name in names:
+            for number in (1, 2):
+                about = metadata(number, run_id=f"run {number}")
+                await twin.step(name, number, about=about, value=[name, number])
+        assert len(await twin.list(None)) == 80
+        assert len(await twin.list(None, filter={"step": 2})) == 40
+        await twin.delete_runs("run 2")
+        await twin.copy(names[0], "elsewhere")
+        await twin.prune(*names)
+        await twin.check()
+        assert len(await twin.list(None)) == 41
+
+
 # --- expiry -------------------------------------------------------------------
 
 
