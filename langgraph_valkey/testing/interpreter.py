@@ -149,7 +149,7 @@ def _argument(value: Any) -> bytes:
     if isinstance(value, bytes):
         return value
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return f"{float(value):.17g}".encode()
+        return b"%d" % int(value) if value == int(value) else repr(value).encode()
     raise ServerError("ERR Command arguments must be strings or integers")
 
 
