@@ -8,6 +8,7 @@ in the middle, and objects that are changed in place between two puts.
 from __future__ import annotations
 
 import copy
+import pickle
 import random
 from collections import deque
 from collections.abc import AsyncIterator, Callable
@@ -16,6 +17,7 @@ from typing import Any
 
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
 from tests.faces import (
     FACES,
@@ -265,3 +267,64 @@ async def test_threads_and_namespaces_share_nothing_they_can_lose(twin: Twin) ->
     await twin.check("a", "b")
     await twin.step("b", 3, value=long_list())
     await twin.check("b")
+
+
+async def test_very_many_channels(twin: Twin) -> None:
+    """More pieces than one command of a script can name."""
+    noise = random.Random(7)
+    await twin.step("t", 1, **{f"channel {n}": noise.randbytes(200) for n in range(2500)})
+    await twin.step("t", 2, **{f"channel {n}": noise.randbytes(200) for n in range(0, 2500, 2)})
+    await twin.step("t", 3, **{f"channel {n}": n for n in range(0, 2500, 3)})
+    await twin.check("t")
+
+
+async def test_list_of_large_states(twin: Twin) -> None:
+    """A page is bounded in bytes, too; a checkpoint larger than that still comes."""
+    noise = random.Random(8)
+    for number in range(8):
+        await twin.step("t", number, value=noise.randbytes(1 << (21 if number == 4 else 20)))
+    assert len(await twin.list(config("t"))) == 8
+    assert len(await twin.list(config("t"), limit=5, filter={"source": "loop"})) == 5
+    await twin.copy("t", "copy")
+    await twin.check("copy")
+    await twin.prune("copy")
+    await twin.check()
+
+
+class PickleTyped:
+    """A serializer of a user's own, of the current protocol."""
+
+    def dumps_typed(self, obj: Any) -> tuple[str, bytes]:
+        return "my own", pickle.dumps(obj)
+
+    def loads_typed(self, data: tuple[str, bytes]) -> Any:
+        assert data[0] == "my own"
+        return pickle.loads(data[1])
+
+
+class PickleUntyped:
+    """A serializer of the older protocol, without types."""
+
+    def dumps(self, obj: Any) -> bytes:
+        return pickle.dumps(obj)
+
+    def loads(self, data: bytes) -> Any:
+        return pickle.loads(data)
+
+
+@pytest.mark.parametrize("kind", FACES)
+@pytest.mark.parametrize(
+    "serde", [PickleTyped(), PickleUntyped(), JsonPlusSerializer(pickle_fallback=True)], ids=type
+)
+async def test_other_serializers(kind: str, serde: Any, valkey: Any) -> None:
+    async with open_face(kind, valkey.url, serde=serde) as face:
+        twin = Twin(face)
+        twin.oracle.serde = face.saver.serde
+        for number, value in enumerate([*history("grows")[::5], range(3), [range(3)] * 100, b"x"]):
+            about = metadata(number, tags={"a", number})
+            where = await twin.step("t", number, about=about, value=value, fixed=long_list())
+            await twin.write(where, [("value", value), ("__interrupt__", value)], "task")
+        await twin.list(config("t"), filter={"tags": {"a", 2}})
+        await twin.copy("t", "copy")
+        await twin.prune("t")
+        await twin.check("t", "copy")
