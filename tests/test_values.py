@@ -272,9 +272,13 @@ async def test_threads_and_namespaces_share_nothing_they_can_lose(twin: Twin) ->
 async def test_very_many_channels(twin: Twin) -> None:
     """More pieces than one command of a script can name."""
     noise = random.Random(7)
-    await twin.step("t", 1, **{f"channel {n}": noise.randbytes(200) for n in range(2500)})
-    await twin.step("t", 2, **{f"channel {n}": noise.randbytes(200) for n in range(0, 2500, 2)})
-    await twin.step("t", 3, **{f"channel {n}": n for n in range(0, 2500, 3)})
+    updates: list[dict[str, Any]] = [
+        {f"channel {n}": noise.randbytes(200) for n in range(2500)},
+        {f"channel {n}": noise.randbytes(200) for n in range(0, 2500, 2)},
+        {f"channel {n}": n for n in range(0, 2500, 3)},
+    ]
+    for number, changed in enumerate(updates):
+        await twin.step("t", number, **changed)
     await twin.check("t")
 
 
