@@ -1,0 +1,1 @@
+"""Programs that use the packages of this repository as a user would."""
