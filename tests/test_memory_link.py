@@ -123,6 +123,11 @@ PROBES = {
     "kept deadline": "try('HSET', K, 'a', 1) try('PEXPIRE', K, 100000) try('HSET', K, 'b', 1) "
     "local before = try('PTTL', K) try('DEL', K) try('HSET', K, 'a', 1) "
     "return {before, try('PTTL', K)}",
+    "options": "try('HSET', K, 'a', 1) return {try('PEXPIRE', K, 100000, 'GT'), try('PTTL', K), "
+    "try('PEXPIRE', K, 100000, 'XX'), try('PEXPIRE', K, 100000, 'lt'), try('PTTL', K), "
+    "try('PEXPIRE', K, 200000, 'NX'), try('PEXPIRE', K, 50000, 'GT'), "
+    "try('PEXPIRE', K, 200000, 'GT'), try('PEXPIRE', K, 1, 'FOO'), "
+    "try('PEXPIREAT', K, '1990000000000', 'GT'), try('PEXPIRE', L, 1, 'GT')}",
     "arguments": "return {try('HGET', K), try('HGET', K, 'a', 'b'), try('HGET', K, true), "
     "try('HGET', K, {}), try('ZADD', K, 0), try('NOSUCH', K), try('TIME', 1)}",
     "replies": "return {1.9, -1.9, true, false, '', {}, {1, {2}}, redis.status_reply('FINE'), 'a', "
@@ -251,7 +256,10 @@ class Side:
             known, space, at, parent, digests, sent, trusted, complete, tag = rest
             chunks = [part for d in sorted(sent) for part in (d, b"chunk" + d)]
             stored = Stored(
-                parent, record(entry, parent, sorted(digests), tag), chunks, trusted, complete
+                record(entry, parent, sorted(digests), tag),
+                chunks,
+                trusted=trusted,
+                complete=complete,
             )
             ttl_ms = 10**7 if tag == 3 else None
             return operations.put(keys, entry, ttl_ms, space, at, stored, self.known[known])
@@ -324,10 +332,12 @@ def without_stamps(reply: Any) -> Any:
 
 def masked(call: Call, reply: list[Any]) -> Any:
     """A reply without what two servers can't agree on."""
-    status, identity, stamp, gen, nonce, *rest = reply
+    answer = operations.read(reply)
+    rest, at = list(answer.rest), answer.standing
     if call.script.name == "sweep" and len(rest) == 3:
         rest[1:] = [sorted(text[i : i + 16] for i in range(0, len(text), 16)) for text in rest[1:]]
-    return status, len(identity), int(stamp) > 0, int(gen) > 1, nonce, without_stamps(rest)
+    known = at.stamp > 0, at.gen > 1, at.nonce
+    return answer.status, len(answer.identity), known, without_stamps(rest)
 
 
 @given(st.lists(STEPS, min_size=1, max_size=30))

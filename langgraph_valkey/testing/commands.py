@@ -96,12 +96,28 @@ def _del(on: Commands, *keys: bytes) -> int:
     return sum(on.keyspace.remove(key) for key in keys)
 
 
-def _pexpire(on: Commands, key: bytes, ttl_ms: bytes) -> int:
-    return int(on.keyspace.expire_at(key, on.keyspace.now_ms + integer(ttl_ms)))
+def _pexpire(on: Commands, key: bytes, ttl_ms: bytes, *options: bytes) -> int:
+    return _expire_at(on, key, on.keyspace.now_ms + integer(ttl_ms), options)
 
 
-def _pexpireat(on: Commands, key: bytes, deadline_ms: bytes) -> int:
-    return int(on.keyspace.expire_at(key, integer(deadline_ms)))
+def _pexpireat(on: Commands, key: bytes, deadline_ms: bytes, *options: bytes) -> int:
+    return _expire_at(on, key, integer(deadline_ms), options)
+
+
+def _expire_at(on: Commands, key: bytes, deadline_ms: int, options: Args) -> int:
+    here = on.keyspace.deadline_ms(key)
+    for option in options:
+        if option.upper() not in {b"NX", b"XX", b"GT", b"LT"}:
+            raise ServerError(f"ERR Unsupported option {option.decode('latin-1')}")
+        wanted = {
+            b"NX": here is None,
+            b"XX": here is not None,
+            b"GT": here is not None and deadline_ms > here,
+            b"LT": here is None or deadline_ms < here,
+        }[option.upper()]
+        if not wanted:
+            return 0
+    return int(on.keyspace.expire_at(key, deadline_ms))
 
 
 def _pttl(on: Commands, key: bytes) -> int:
@@ -303,8 +319,8 @@ _TABLE: dict[str, tuple[int, int, Callable[..., Any]]] = {
     "EXISTS": (1, _MANY, _exists),
     "DEL": (1, _MANY, _del),
     "UNLINK": (1, _MANY, _del),
-    "PEXPIRE": (2, 2, _pexpire),
-    "PEXPIREAT": (2, 2, _pexpireat),
+    "PEXPIRE": (2, 3, _pexpire),
+    "PEXPIREAT": (2, 3, _pexpireat),
     "PTTL": (1, 1, _pttl),
     "TYPE": (1, 1, _type),
     "TIME": (0, 0, _time),
