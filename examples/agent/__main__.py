@@ -70,11 +70,12 @@ def _run(given: argparse.Namespace) -> int:
                 import readline  # noqa: F401 - makes input() editable
         (chat if chatting else tour)(options, screen)
     except KeyboardInterrupt:
-        screen.line("\n\n  Stopped. What was done is kept; start again to go on.", "dim")
+        screen.line("\n")
+        screen.line("  Stopped. What was done is kept; start again to go on.", "dim")
         return INTERRUPTED
     except (DemoError, LanggraphValkeyError) as error:
-        screen.end()
-        print(f"\n  {error}", file=sys.stderr)
+        screen.line()
+        Screen(sys.stderr).text(str(error), style="red")
         return 1
     return 0
 

@@ -80,6 +80,7 @@ def chat(options: Options, screen: Screen) -> None:
         with contextlib.suppress(EOFError):
             _settle(talk, options, screen)
             if options.question is not None:
+                screen.line()
                 talk.show_question(options.question)
                 talk.ask(options.question)
                 _settle(talk, options, screen)
@@ -88,7 +89,7 @@ def chat(options: Options, screen: Screen) -> None:
                 talk.ask(question)
                 _settle(talk, options, screen)
         if options.interactive:
-            screen.line(f"\n  The thread {options.thread} is kept; start again to go on.", "dim")
+            screen.line(f"  The thread {options.thread} is kept; start again to go on.", "dim")
 
 
 def _greet(talk: Conversation, options: Options, screen: Screen) -> None:
@@ -96,7 +97,7 @@ def _greet(talk: Conversation, options: Options, screen: Screen) -> None:
     if options.interactive:
         screen.line(f"  Data in {options.data_dir}. An empty line or Ctrl-C ends it.", "dim")
     if not state.values:
-        screen.line(f"  Thread {options.thread} is new.\n", "dim")
+        screen.line(f"  Thread {options.thread} is new.", "dim")
         return
     asked = [message.text for message in state.values["messages"] if message.type == "human"]
     step = (state.metadata or {}).get("step")
@@ -104,15 +105,17 @@ def _greet(talk: Conversation, options: Options, screen: Screen) -> None:
     screen.line(f"  Thread {options.thread} is {where}, as its checkpoint says.", "dim")
     if asked:
         screen.line(f"  The last question was: {short(asked[-1], 70)}", "dim")
-    screen.line()
-    if state.next and not state.interrupts:
-        screen.line(f"  It was stopped before: {', '.join(state.next)}. It goes on.", "dim")
+    # Tasks, not `next`: that leaves out a task that had ended when the process did.
+    if state.tasks and not state.interrupts:
+        screen.line("  It was stopped before it had answered, and goes on.", "dim")
+        screen.line()
         talk.go_on()
 
 
 def _settle(talk: Conversation, options: Options, screen: Screen) -> None:
     """Ask the person until nothing waits for approval any more."""
     while talk.pending() is not None:
+        screen.line()
         talk.show_pending()
         tell = None if options.tell is None else partial(_tell, options, "waiting")
         answer = screen.ask(f"{'':<{LABEL}}Write it? [y/n] ", tell).lower()

@@ -82,8 +82,9 @@ class Conversation:
             if mode == "messages":
                 self._show_words(part)
             else:
-                for update in part.values():
-                    self._show_update(update)
+                for node, update in part.items():
+                    if not node.startswith("__"):  # an interrupt, or how it came about
+                        self._show_update(update)
         self._screen.end()
 
     def _show_words(self, part: Any) -> None:
@@ -91,8 +92,6 @@ class Conversation:
             self._screen.say(part[0].text, _AGENT)
 
     def _show_update(self, update: Any) -> None:
-        if not isinstance(update, dict):
-            return  # an interrupt: shown by `show_pending`
         for message in update["messages"]:
             if isinstance(message, AIMessage):
                 for call in message.tool_calls:

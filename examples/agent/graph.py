@@ -20,7 +20,7 @@ from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.prebuilt import ToolNode, tools_condition
 
-from examples.agent.models import DemoError
+from examples.agent.models import DemoError, first_line
 
 Agent: TypeAlias = CompiledStateGraph[MessagesState, Any, MessagesState, MessagesState]
 
@@ -49,7 +49,8 @@ def build_agent(
             said = thinking.invoke([SystemMessage(_INSTRUCTIONS), *state["messages"]])
         except Exception as error:
             raise DemoError(
-                f"the chat model failed ({error}); the thread is kept: start again to go on"
+                f"the chat model failed: {first_line(error)}\n"
+                "The thread is kept: start again to go on."
             ) from error
         return {"messages": [said]}
 

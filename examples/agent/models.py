@@ -13,6 +13,11 @@ class DemoError(Exception):
     """Something that the person at the terminal can put right; the text says how."""
 
 
+def first_line(error: Exception) -> str:
+    """What an error says first; some go on for pages."""
+    return str(error).strip().partition("\n")[0]
+
+
 def chat_model(name: str, pause_s: float = 0.0) -> BaseChatModel:
     """The model of that name.
 
@@ -36,6 +41,6 @@ def chat_model(name: str, pause_s: float = 0.0) -> BaseChatModel:
         return init_chat_model(name)
     except Exception as error:
         raise DemoError(
-            f"the chat model {name} can't be made ({error}); install its package, set its "
-            "key, or leave out --model for the offline one"
+            f"the chat model {name} can't be made: {first_line(error)}\nInstall its package, "
+            "set its key, or leave out --model for the offline one."
         ) from error

@@ -143,7 +143,11 @@ class Screen:
         if asked is not None:
             print(f"  {prompt}", end="", file=self._out, flush=True)
             asked()
-        answer = input("" if asked else f"  {prompt}")
+        try:
+            answer = input("" if asked else f"  {prompt}")
+        except EOFError:
+            self.line()
+            raise
         if not sys.stdin.isatty():
             self.line(answer)
         return answer.strip()

@@ -54,13 +54,13 @@ def tour(options: Options, screen: Screen) -> None:
     ours = not options.data_dir.exists()
     try:
         with valkey_in(options.data_dir) as valkey:
-            library = Library()
+            library, model = Library(), chat_model(options.model)
             _open(options, screen, valkey, library)
             first = _killed(options, screen, valkey)
             valkey.restart()
             with ValkeySaver.from_url(valkey.url) as saver:
                 tools = make_tools(library, notes_in(options.data_dir))
-                agent = build_agent(chat_model(options.model), tools, saver)
+                agent = build_agent(model, tools, saver)
                 stage = Stage(options, screen, valkey, saver, agent, library)
                 _resumed(stage, first)
                 _travel(stage)
@@ -92,9 +92,7 @@ def _open(options: Options, screen: Screen, valkey: LocalValkey, library: Librar
 
 def _killed(options: Options, screen: Screen, valkey: LocalValkey) -> int:
     """Play the first act; return the id of the process that was killed."""
-    screen.act(
-        1, "Ask, and be killed", f"The agent runs in a process of its own, on thread {THREAD}."
-    )
+    screen.act(1, "Ask, and be killed", f"The agent is a process, and talks on thread {THREAD}.")
     question = options.question or QUESTION
     with AgentProcess(valkey.url, THREAD, options.model, options.data_dir, question) as process:
         told = process.wait_until_told()
