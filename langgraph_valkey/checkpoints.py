@@ -143,7 +143,7 @@ class Checkpoints:
         """
         entry = self._writer.entry()
         stored = operations.Stored(
-            records.parent_id(record), records.reentered(record, entry), chunks, False, True
+            records.reentered(record, entry), chunks, trusted=False, complete=True
         )
         return partial(self._put_call, place, entry, stored)
 
@@ -237,6 +237,7 @@ class Checkpoints:
             place.keys,
             namespace,
             place.checkpoint_id,
+            believed=base.checkpoint_id if base is not None else "",
             slide_ttl_ms=self._slide_ms,
             size=base.size if base is not None else 0,
         )
@@ -245,10 +246,13 @@ class Checkpoints:
             self.known.learn(place.thread, answer.standing)
             return None
         self.require(place, answer)
-        raw_id, record, chunks, writes = answer.rest
-        parsed = self.parsed(place, to_text(raw_id), record)
-        stored = dict(zip(parsed.digests, chunks, strict=False))
-        found, base = self.load(place, namespace, to_text(raw_id), parsed, stored, writes)
+        raw_id, record, entries, values = answer.rest
+        checkpoint_id = to_text(raw_id)
+        parsed = self.parsed(place, checkpoint_id, record)
+        many = len(parsed.digests)
+        chunks = dict(zip(parsed.digests, values, strict=False))
+        writes = entries, values[many:]
+        found, base = self.load(place, namespace, checkpoint_id, parsed, chunks, writes)
         self.known.learn(place.thread, answer.standing, namespace, base)
         return found._replace(config=config) if place.checkpoint_id else found
 
@@ -275,7 +279,7 @@ class Checkpoints:
         checkpoint_id: str,
         record: records.Record,
         chunks: Mapping[bytes, bytes | None],
-        writes: list[bytes],
+        writes: tuple[bytes, Sequence[bytes | None]],
     ) -> tuple[CheckpointTuple, Base]:
         """A checkpoint as LangGraph takes it, and what is now known of it.
 
@@ -291,7 +295,7 @@ class Checkpoints:
                 values[name], kept[name] = records.load_value(codec, record, entry, chunks)
             checkpoint = records.load_checkpoint(codec, record)
             metadata = codec.open_typed(record.metadata)
-            pending = records.load_writes(codec, records.merge_writes(codec, writes))
+            pending = records.load_writes(codec, records.merge_writes(codec, *writes))
         except Damaged as damage:
             raise place.corrupt(str(damage), checkpoint_id, place.keys.state) from damage
         checkpoint["channel_values"] = values
@@ -304,7 +308,7 @@ class Checkpoints:
         )
         # A copy: the caller may change the checkpoint it gets.
         versions = dict(checkpoint["channel_versions"])
-        return found, Base(checkpoint_id, versions, kept, frozenset(record.digests))
+        return found, Base(checkpoint_id, versions, kept)
 
     async def pages(
         self,
@@ -341,7 +345,7 @@ class Checkpoints:
                 await self.ask(link, place, operations.mend(place.keys))
                 continue
             self.require(place, answer)
-            ordinal, after, items, (digests, chunks) = answer.rest
+            ordinal, after, digests, chunks, items = answer.rest
             yield items, dict(zip(digests, chunks, strict=True))
             if not ordinal:
                 return

@@ -2,15 +2,16 @@
 
 A serializer turns a value into a type name and *plain* bytes. What is stored is
 those bytes *sealed*: encrypted if the serializer encrypts, else compressed where
-that pays, behind a tag and a checksum:
+that pays, behind a tag:
 
-    tag(1)  checksum(4)  payload        tag: 1 as is, 2 zstd, 3 encrypted
+    tag(1)  payload        tag: 1 as is, 2 zstd, 3 encrypted
 
-The checksum (XXH3) makes a truncated or foreign value an error at once, never a
-subtly different state. A chunk is named by a digest of its plain bytes, so equal
-pieces have one name however often they are encrypted; with an encrypting
-serializer the digest is keyed, since a bare one would let whoever reads the
-server test guesses about what is stored.
+Whoever stores sealed bytes keeps a checksum (XXH3) of the whole beside them, so
+that a truncated or foreign value is an error at once, never a subtly different
+state. A chunk is named by a digest of its plain bytes, so equal pieces have one
+name however often they are encrypted; with an encrypting serializer the digest
+is keyed, since a bare one would let whoever reads the server test guesses about
+what is stored.
 """
 
 from __future__ import annotations
@@ -28,10 +29,8 @@ from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph_valkey import limits
 from langgraph_valkey.errors import ConfigurationError
 
-_AS_IS = b"\x01"
-_ZSTD = b"\x02"
-_ENCRYPTED = b"\x03"
-_HEAD = 5
+_AS_IS, _ZSTD, _ENCRYPTED = 1, 2, 3
+_TAGS = [bytes([tag]) for tag in range(4)]
 
 
 class Damaged(ValueError):
@@ -49,9 +48,9 @@ class _PerThread(threading.local):
 _zstd = _PerThread()
 
 
-def checksum(payload: bytes) -> bytes:
-    """Four bytes that change when the payload does."""
-    return xxhash.xxh3_64_digest(payload)[:4]
+def checksum(payload: bytes | memoryview) -> bytes:
+    """Eight bytes that change when the payload does."""
+    return xxhash.xxh3_64_digest(payload)
 
 
 class Codec:
@@ -127,13 +126,12 @@ class Codec:
         if self._cipher is not None:
             name, hidden = self._cipher.encrypt(plain)
             label = name.encode()
-            payload = bytes([len(label)]) + label + hidden
-            return _ENCRYPTED + checksum(payload) + payload
+            return b"".join([_TAGS[_ENCRYPTED], bytes([len(label)]), label, hidden])
         if len(plain) >= compress_from:
             small: bytes = _zstd.compress(plain)
             if len(small) * 10 < len(plain) * 9:
-                return _ZSTD + checksum(small) + small
-        return _AS_IS + checksum(plain) + plain
+                return _TAGS[_ZSTD] + small
+        return _TAGS[_AS_IS] + plain
 
     def open(self, stored: bytes) -> bytes:
         """Plain bytes of a stored form.
@@ -142,24 +140,26 @@ class Codec:
             Damaged: It is not what was stored.
             ConfigurationError: It is encrypted and the serializer is not.
         """
-        payload = stored[_HEAD:]
-        if checksum(payload) != stored[1:_HEAD]:
-            raise Damaged("its checksum does not fit: it was cut short or overwritten")
-        tag = stored[:1]
+        tag = stored[0] if stored else 0
         if tag == _AS_IS:
-            return payload
+            return stored[1:]
         if tag == _ZSTD:
-            plain: bytes = _zstd.decompress(payload)
+            try:
+                plain: bytes = _zstd.decompress(stored[1:])
+            except zstandard.ZstdError as error:
+                raise Damaged(
+                    "it can't be decompressed: it was cut short or overwritten"
+                ) from error
             return plain
         if tag != _ENCRYPTED:
-            raise Damaged(f"its tag {tag!r} is unknown: it was written by something else")
+            raise Damaged(f"its tag {tag} is unknown: it was written by something else")
         if self._cipher is None:
             raise ConfigurationError(
                 "this thread is encrypted and the saver has no cipher: pass the "
                 "EncryptedSerializer it was written with as serde="
             )
-        size = payload[0]
-        return self._cipher.decrypt(payload[1 : 1 + size].decode(), payload[1 + size :])
+        end = 2 + stored[1]
+        return self._cipher.decrypt(stored[2:end].decode(), stored[end:])
 
     def seal_typed(self, value: Any) -> bytes:
         """Stored form of a value together with its type name."""

@@ -42,19 +42,19 @@ class Draft:
     Attributes:
         stored: What is sent.
         base: What will be known of the thread once it is taken.
-        sources: Values that were serialized for it, with their bytes.
+        sources: The values that were serialized for it.
     """
 
     stored: Stored
     base: Base
-    sources: list[tuple[pieces.Value, bytes]]
+    sources: list[pieces.Encoded]
 
     def add(self, codec: Codec, missing: Iterable[bytes]) -> bool:
         """Send these chunks as well; False if one of them was not serialized."""
+        at_hand = dict(chunk for source in self.sources for chunk in pieces.chunks(source))
         wanted = set(missing)
-        chunks = _sealed(codec, self.sources, wanted)
-        self.stored.chunks.extend(chunks)
-        return len(chunks) == 2 * len(wanted)
+        _send(codec, self.stored.chunks, [(d, at_hand[d]) for d in wanted if d in at_hand])
+        return wanted <= at_hand.keys()
 
 
 def build(
@@ -93,7 +93,8 @@ def build(
     versions = checkpoint["channel_versions"]
     heir = base if base is not None and base.checkpoint_id == parent else None
     values: dict[str, pieces.Value] = {}
-    sources: list[tuple[pieces.Value, bytes]] = []
+    sources: list[pieces.Encoded] = []
+    chunks: list[bytes] = []
     for name, version in versions.items():
         if heir is not None and name not in new_versions and heir.versions.get(name) == version:
             if name in heir.values:
@@ -101,20 +102,24 @@ def build(
         elif name in given:
             last = base.values.get(name) if base is not None else None
             source = pieces.encode(codec, given[name], last)
-            values[name] = source[0]
+            values[name] = source.value
             sources.append(source)
+            _send(codec, chunks, source.named)
         elif lost is not None and name not in new_versions and name in lost.values:
             values[name] = _inline_only(thread, name, lost.values[name])
-    digests = frozenset(p.digest for value in values.values() for p in value.pieces)
-    fresh = digests - base.digests if base is not None else digests
     stored = Stored(
-        parent=parent,
         record=records.build(codec, entry, parent, body, metadata, values),
-        chunks=_sealed(codec, sources, fresh) if fresh else [],
+        chunks=chunks,
         trusted=heir is not None,
-        complete=len(fresh) == len(digests),
+        complete=base is None,
     )
-    return Draft(stored, Base(checkpoint["id"], dict(versions), values, digests), sources)
+    return Draft(stored, Base(checkpoint["id"], dict(versions), values), sources)
+
+
+def _send(codec: Codec, chunks: list[bytes], named: Iterable[tuple[bytes, bytes]]) -> None:
+    """Add chunks to what is sent."""
+    for digest, body in named:
+        chunks += (digest, codec.seal(body, compress_from=limits.COMPRESS_CHUNK_BYTES))
 
 
 def needs_parent(
@@ -137,17 +142,3 @@ def _inline_only(thread: str, name: str, value: pieces.Value) -> pieces.Value:
         "input",
         thread_ids=[thread],
     )
-
-
-def _sealed(
-    codec: Codec, sources: Iterable[tuple[pieces.Value, bytes]], wanted: Iterable[bytes]
-) -> list[bytes]:
-    """Digest and stored chunk, in turn, of those wanted and at hand."""
-    left = set(wanted)
-    out: list[bytes] = []
-    for value, plain in sources:
-        if left and any(piece.digest in left for piece in value.pieces):
-            for digest, body in pieces.chunks(value, plain, left):
-                out += (digest, codec.seal(body, compress_from=limits.COMPRESS_CHUNK_BYTES))
-                left.discard(digest)
-    return out

@@ -18,7 +18,8 @@ the same key. A hash tag ends at the first ``}``, so braces are escaped in it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
 from uuid import UUID
 
 _STATE = b"}:state"
@@ -26,9 +27,8 @@ _EMPTY = b"%"
 _SEPARATOR = b"\0"
 
 
-@dataclass(frozen=True, slots=True)
-class ThreadKeys:
-    """The keys of one thread."""
+class ThreadKeys(NamedTuple):
+    """The keys of one thread, in the order in which scripts take them."""
 
     state: bytes
     index: bytes
@@ -68,6 +68,7 @@ def to_text(raw: bytes) -> str:
     return raw.decode("utf-8", "surrogatepass")
 
 
+@lru_cache(maxsize=4096)
 def thread_keys(prefix: str, thread: str) -> ThreadKeys:
     """The keys of a thread.
 

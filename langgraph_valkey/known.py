@@ -9,34 +9,32 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from langgraph_valkey import limits
 from langgraph_valkey.operations import Standing
 from langgraph_valkey.pieces import Value
 
 
-@dataclass(frozen=True, slots=True)
-class Base:
+class Base(NamedTuple):
     """A checkpoint that the server is known to have.
 
     Attributes:
         checkpoint_id: Its id.
         versions: Its channel versions.
         values: What its channels hold.
-        digests: The chunks they consist of.
     """
 
     checkpoint_id: str
     versions: Mapping[str, str | int | float]
     values: Mapping[str, Value]
-    digests: Set[bytes]
 
     @property
     def size(self) -> int:
         """Bytes of all its chunks."""
-        return sum(piece.size for value in self.values.values() for piece in value.pieces)
+        return sum(value.size for value in self.values.values())
 
 
 @dataclass(slots=True)

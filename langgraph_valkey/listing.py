@@ -88,10 +88,10 @@ async def _all(
 ) -> AsyncIterator[CheckpointTuple]:
     page = limits.LIST_PAGE if limit is None else min(limit, limits.LIST_PAGE)
     async for items, chunks in core.pages(link, place, "all", before=before, limit=page):
-        for raw_namespace, raw_id, record, writes in grouped(items, 4):
+        for raw_namespace, raw_id, record, entries, values in grouped(items, 5):
             checkpoint_id = to_text(raw_id)
             parsed = core.parsed(place, checkpoint_id, record)
-            namespace = namespace_of(raw_namespace)
+            namespace, writes = namespace_of(raw_namespace), (entries, values)
             yield core.load(place, namespace, checkpoint_id, parsed, chunks, writes)[0]
 
 
@@ -144,14 +144,14 @@ async def ancestry(
             return
         core.require(place, answer)
         following, items = answer.rest
-        for raw_id, raw_record, raw_writes in grouped(items, 3):
+        for raw_id, raw_record, entries, values in grouped(items, 4):
             at = to_text(raw_id)
             if at in seen:
                 return  # A checkpoint that names itself as its ancestor.
             seen.add(at)
             record = core.parsed(place, at, raw_record)
             try:
-                writes = records.merge_writes(core.codec, raw_writes)
+                writes = records.merge_writes(core.codec, entries, values)
             except Damaged as damage:
                 raise place.corrupt(str(damage), at, place.keys.state) from damage
             yield at, record, writes

@@ -26,60 +26,75 @@ that no copy of anybody's state is kept for comparing.
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import xxhash
 from langgraph.checkpoint.serde.types import _DeltaSnapshot
 
 from langgraph_valkey import limits
-from langgraph_valkey.codec import Codec
+from langgraph_valkey.codec import Codec, checksum
 
 WHOLE = -1
-"""`Piece.count` of a value that is not cut."""
+"""`Piece.elements` of a value that is not cut."""
 
 _SEED = int.from_bytes(os.urandom(8), "big")
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(NamedTuple):
     """A stored chunk.
 
     Attributes:
         digest: Its name; empty while it has none yet.
-        count: How many list elements it holds, or `WHOLE`.
+        elements: How many list elements it holds, or `WHOLE`.
         size: Length of its plain bytes.
     """
 
     digest: bytes
-    count: int
+    elements: int
     size: int
 
 
-@dataclass(frozen=True, slots=True)
-class Value:
+class Value(NamedTuple):
     """One channel's value as stored, without its bytes.
 
     Attributes:
         kind: The serializer's type name.
         pieces: Its chunks in order; empty when it stands in the record.
         inline: Its plain bytes, when they stand in the record.
-        print: Fingerprint of all its plain bytes (of a list's elements).
+        size: Length of what its chunks hold.
+        print: Fingerprint of the same, for this process.
+        sum: Checksum of the same, for everyone.
         is_snapshot: Whether it is what a `DeltaChannel` stores now and then.
     """
 
     kind: str
     pieces: tuple[Piece, ...]
     inline: bytes | None
+    size: int
     print: bytes
-    is_snapshot: bool = False
+    sum: bytes
+    is_snapshot: bool
 
     @property
     def is_list(self) -> bool:
         """Whether it is a list cut into groups."""
-        return bool(self.pieces) and self.pieces[0].count != WHOLE
+        return bool(self.pieces) and self.pieces[0].elements != WHOLE
+
+
+class Encoded(NamedTuple):
+    """A value on its way.
+
+    Attributes:
+        value: It, as stored.
+        plain: Its plain bytes.
+        named: Digest and plain bytes of the pieces that were not in `last`.
+    """
+
+    value: Value
+    plain: bytes
+    named: list[tuple[bytes, bytes]]
 
 
 def fingerprint(plain: bytes | memoryview) -> bytes:
@@ -87,7 +102,7 @@ def fingerprint(plain: bytes | memoryview) -> bytes:
     return xxhash.xxh3_128_digest(plain, _SEED)
 
 
-def encode(codec: Codec, value: Any, last: Value | None) -> tuple[Value, bytes]:
+def encode(codec: Codec, value: Any, last: Value | None) -> Encoded:
     """Serialize a value and cut it into pieces.
 
     Args:
@@ -95,80 +110,79 @@ def encode(codec: Codec, value: Any, last: Value | None) -> tuple[Value, bytes]:
         value: Any value its serializer takes.
         last: What the channel held before, if known: lists are cut alike, and
             equal bytes are not named again.
-
-    Returns:
-        The value as stored, and its plain bytes.
     """
     kind, plain = codec.dumps(value)
     snapshot = isinstance(value, _DeltaSnapshot)
     if len(plain) <= limits.INLINE_BYTES:
-        return Value(kind, (), plain, b"", snapshot), plain
+        return Encoded(Value(kind, (), plain, 0, b"", b"", snapshot), plain, [])
     if codec.splits and kind == "msgpack" and type(value) is list:
-        return _cut(codec, value, plain, last), plain
+        return _cut(codec, value, plain, last)
     seen = fingerprint(plain)
     if last is not None and last.print == seen and last.kind == kind and not last.is_list:
-        return last, plain
-    whole = Piece(codec.digest(plain), WHOLE, len(plain))
-    return Value(kind, (whole,), None, seen, snapshot), plain
+        return Encoded(last._replace(is_snapshot=snapshot), plain, [])
+    size, digest = len(plain), codec.digest(plain)
+    whole = (Piece(digest, WHOLE, size),)
+    stored = Value(kind, whole, None, size, seen, checksum(plain), snapshot)
+    return Encoded(stored, plain, [(digest, plain)])
 
 
-def chunks(value: Value, plain: bytes, wanted: Collection[bytes]) -> Iterator[tuple[bytes, bytes]]:
-    """Digest and plain bytes of the wanted pieces of a value, in order."""
-    at = _header_size(plain) if value.is_list else 0
-    for piece in value.pieces:
-        if piece.digest in wanted:
-            yield piece.digest, plain[at : at + piece.size]
+def chunks(encoded: Encoded) -> Iterator[tuple[bytes, bytes]]:
+    """Digest and plain bytes of each piece of a value, in order."""
+    at = _header_size(encoded.plain) if encoded.value.is_list else 0
+    for piece in encoded.value.pieces:
+        yield piece.digest, encoded.plain[at : at + piece.size]
         at += piece.size
 
 
-def joined(bodies: list[bytes], count: int) -> bytes:
-    """The msgpack array of `count` elements that stand in the bodies of its groups."""
-    return b"".join([_header(count), *bodies])
+def array(body: bytes, count: int) -> bytes:
+    """The msgpack array of `count` elements that stand in `body`."""
+    return _header(count) + body
 
 
-def list_print(plain: bytes) -> bytes:
-    """The fingerprint of a list's elements."""
-    return fingerprint(memoryview(plain)[_header_size(plain) :])
-
-
-def _cut(codec: Codec, value: list[Any], plain: bytes, last: Value | None) -> Value:
+def _cut(codec: Codec, value: list[Any], plain: bytes, last: Value | None) -> Encoded:
     """A list in groups: those of `last` as far as its elements are unchanged."""
     start = _header_size(plain)
     body = memoryview(plain)[start:]
     seen = fingerprint(body)
-    if last is not None and last.print == seen and last.is_list:
-        return last
-    pieces = _kept(codec, value, body, last)
-    taken = sum(p.count for p in pieces)
+    if last is not None and not last.is_list:
+        last = None
+    if last is not None and last.print == seen:
+        return Encoded(last, plain, [])
+    pieces, taken, size = _kept(codec, value, body, last)
     if taken < len(value):
         closing = max(limits.GROUP_CLOSED_BYTES, len(plain) // limits.GROUPS_MOST)
-        appended = len(body) - sum(p.size for p in pieces)
-        pieces += _appended(codec, value, taken, appended, closing)
+        pieces += _appended(codec, value, taken, len(body) - size, closing)
         _merge(pieces, closing)
-    return Value("msgpack", tuple(_named(codec, body, pieces)), None, seen)
+    named = _name(codec, plain, start, pieces)
+    stored = Value("msgpack", tuple(pieces), None, len(body), seen, checksum(body), False)
+    return Encoded(stored, plain, named)
 
 
-def _kept(codec: Codec, value: list[Any], body: memoryview, last: Value | None) -> list[Piece]:
-    """The groups of `last` that still fit, without a name where they changed."""
-    if last is None or not last.is_list:
-        return []
-    size = sum(p.size for p in last.pieces)
-    count = sum(p.count for p in last.pieces)
-    if len(value) >= count and len(body) >= size and fingerprint(body[:size]) == last.print:
-        return list(last.pieces)
+def _kept(
+    codec: Codec, value: list[Any], body: memoryview, last: Value | None
+) -> tuple[list[Piece], int, int]:
+    """The groups of `last` that still fit, without a name where they changed.
+
+    Returns:
+        The groups, how many elements they hold, and their size.
+    """
+    if last is None:
+        return [], 0, 0
+    if len(body) >= last.size and fingerprint(body[: last.size]) == last.print:
+        return list(last.pieces), sum(p.elements for p in last.pieces), last.size
     pieces: list[Piece] = []
     at = taken = 0
     for piece in last.pieces:
-        if taken + piece.count > len(value):
+        if taken + piece.elements > len(value):
             break
         if codec.digest(body[at : at + piece.size]) == piece.digest:
             pieces.append(piece)
         else:
-            changed = value[taken : taken + piece.count]
-            pieces.append(Piece(b"", piece.count, _body_size(codec, changed)))
+            changed = value[taken : taken + piece.elements]
+            pieces.append(Piece(b"", piece.elements, _body_size(codec, changed)))
         at += pieces[-1].size
-        taken += piece.count
-    return pieces
+        taken += piece.elements
+    return pieces, taken, at
 
 
 def _appended(
@@ -190,43 +204,47 @@ def _body_size(codec: Codec, elements: list[Any]) -> int:
     return len(plain) - _header_size(plain)
 
 
-def _named(codec: Codec, body: memoryview, pieces: list[Piece]) -> Iterator[Piece]:
-    """The pieces, those without a name now named by their bytes."""
-    at = 0
-    for piece in pieces:
-        stop = at + piece.size
-        if piece.digest:
-            yield piece
-        else:
-            yield Piece(codec.digest(body[at:stop]), piece.count, piece.size)
-        at = stop
-
-
-def _tier(count: int) -> int:
-    """Groups of one tier hold about the same number of elements."""
-    return (count.bit_length() - 1) // (limits.GROUP_FAN_IN.bit_length() - 1)
+def _name(codec: Codec, plain: bytes, at: int, pieces: list[Piece]) -> list[tuple[bytes, bytes]]:
+    """Give those a name, in place, that have none; their names and bytes."""
+    named = []
+    for index, (digest, elements, size) in enumerate(pieces):
+        if not digest:
+            body = plain[at : at + size]
+            digest = codec.digest(body)
+            pieces[index] = Piece(digest, elements, size)
+            named.append((digest, body))
+        at += size
+    return named
 
 
 def _merge(pieces: list[Piece], closing: int) -> None:
-    """Merge groups at the end, in place, where enough of one tier stand there."""
-    tier = 0
+    """Merge groups at the end, in place, where enough of one tier stand there.
+
+    A tier is what about the same number of elements belongs to. Walks from the
+    end towards the front, a tier at a time.
+    """
+    tier = peers = elements = size = 0
+    at = len(pieces)
     while True:
-        run = peers = count = size = 0
-        higher = False
-        for piece in reversed(pieces):
-            if piece.size >= closing or size >= 2 * closing:
+        while at:
+            piece = pieces[at - 1]
+            level = (piece.elements.bit_length() - 1) // _TIER_BITS
+            if level > tier or piece.size >= closing or size >= 2 * closing:
                 break
-            level = _tier(piece.count)
-            if level > tier:
-                higher = True
-                break
-            run, count, size = run + 1, count + piece.count, size + piece.size
+            at -= 1
             peers += level == tier
-        if peers >= limits.GROUP_FAN_IN or size >= 2 * closing:
-            pieces[-run:] = [Piece(b"", count, size)]
-        elif not higher:
+            elements += piece.elements
+            size += piece.size
+        merges = peers >= limits.GROUP_FAN_IN or size >= 2 * closing
+        if merges:
+            pieces[at:] = [Piece(b"", elements, size)]
+        if not at or pieces[at - 1].size >= closing or size >= closing:
             return
         tier += 1
+        peers = int(merges and (elements.bit_length() - 1) // _TIER_BITS == tier)
+
+
+_TIER_BITS = limits.GROUP_FAN_IN.bit_length() - 1
 
 
 def _header(count: int) -> bytes:

@@ -5,7 +5,7 @@ it refers to, shared with its neighbours. The scripts read the first part of a
 record, so it is laid out by position (integers big-endian):
 
     format(1) writer(8) seq(8) parent length(2) digests(4) metadata length(4)
-    parent  digests(16 each)  metadata  body  checksum(4)
+    parent  digests(16 each)  metadata  body  checksum(8)
 
 Metadata and body are sealed (see `codec`). The body holds a manifest and the
 checkpoint without its values. The manifest names, for each channel with a value,
@@ -19,9 +19,9 @@ append to manifest entries and to the manifest itself.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import ormsgpack
 from langgraph.checkpoint.base import WRITES_IDX_MAP, PendingWrite, writes_sort_key
@@ -37,15 +37,20 @@ NEWEST_READ = FORMAT + 1
 """The newest it reads."""
 
 _HEADER = struct.Struct(">B16sHII")
-_SEAL = 4
+_SIGNED = 17
+"""Where the part begins that the checksum covers: a copy gets another number."""
+
+_SUM = 8
+_FORMAT_BYTE = bytes([FORMAT])
+_STAMP = 16
 _KINDS = ("msgpack", "null", "bytes", "bytearray", "json", "pickle")
 _KIND_CODES = {kind: code for code, kind in enumerate(_KINDS)}
 
 
-Entry: TypeAlias = tuple[str, str, Any, bool]
+Entry: TypeAlias = tuple[str, str, Any, bool, bytes]
 """A channel in a manifest: its name, its kind, where its value is (plain bytes;
-the index of a chunk; or the index and element count of each group, in turn), and
-whether it is a delta channel's snapshot."""
+the index of a chunk; or the index and element count of each group, in turn),
+whether it is a delta channel's snapshot, and a checksum of what chunks hold."""
 
 
 class UnknownFormat(Damaged):
@@ -95,22 +100,22 @@ def build(
         where: Any = value.inline
         if value.is_list:
             where = []
-            for piece in value.pieces:
-                where += (digests.setdefault(piece.digest, len(digests)), piece.count)
+            for digest, elements, _ in value.pieces:
+                where += (digests.setdefault(digest, len(digests)), elements)
         elif value.pieces:
             where = digests.setdefault(value.pieces[0].digest, len(digests))
-        kind_code = _KIND_CODES.get(value.kind, value.kind)
-        manifest.append((to_bytes(name), kind_code, where, value.is_snapshot))
+        kind = _KIND_CODES.get(value.kind, value.kind)
+        manifest.append((to_bytes(name), kind, where, value.is_snapshot, value.sum))
     packed = ormsgpack.packb(manifest)
     kind, plain = codec.dumps(checkpoint)
-    sealed_metadata = codec.seal_typed(metadata)
     body = codec.seal(
         b"%s%s%s\0%s" % (len(packed).to_bytes(4, "big"), packed, kind.encode(), plain)
     )
+    sealed_metadata = codec.seal_typed(metadata)
     parent_raw = to_bytes(parent)
     head = _HEADER.pack(FORMAT, entry, len(parent_raw), len(digests), len(sealed_metadata))
-    rest = b"".join([head[17:], parent_raw, *digests, sealed_metadata, body])
-    return b"".join([head[:17], rest, checksum(rest)])
+    record = b"".join((head, parent_raw, *digests, sealed_metadata, body))
+    return record + checksum(memoryview(record)[_SIGNED:])
 
 
 def parse(codec: Codec, raw: bytes) -> Record:
@@ -125,9 +130,9 @@ def parse(codec: Codec, raw: bytes) -> Record:
             f"it is of format {raw[0]}, and this release reads up to {NEWEST_READ}: "
             "it was written by a later release; upgrade this one"
         )
-    if len(raw) < _HEADER.size + _SEAL or raw[0] == 0:
+    if len(raw) < _HEADER.size + _SUM or raw[0] == 0:
         raise Damaged("it is too short for a record")
-    if checksum(raw[17:-_SEAL]) != raw[-_SEAL:]:
+    if checksum(memoryview(raw)[_SIGNED:-_SUM]) != raw[-_SUM:]:
         raise Damaged("its checksum does not fit: it was cut short or overwritten")
     _, _, parent_size, many, metadata_size = _HEADER.unpack_from(raw)
     at = _HEADER.size + parent_size
@@ -135,11 +140,11 @@ def parse(codec: Codec, raw: bytes) -> Record:
     end = at + many * limits.DIGEST_BYTES
     digests = [raw[i : i + limits.DIGEST_BYTES] for i in range(at, end, limits.DIGEST_BYTES)]
     metadata = raw[end : end + metadata_size]
-    body = codec.open(raw[end + metadata_size : -_SEAL])
+    body = codec.open(raw[end + metadata_size : -_SUM])
     size = 4 + int.from_bytes(body[:4], "big")
     manifest = [
-        (to_text(name), kind if isinstance(kind, str) else _KINDS[kind], where, snapshot)
-        for name, kind, where, snapshot, *_ in ormsgpack.unpackb(body[4:size])
+        (to_text(name), kind if isinstance(kind, str) else _KINDS[kind], where, snapshot, total)
+        for name, kind, where, snapshot, total, *_ in ormsgpack.unpackb(body[4:size])
     ]
     return Record(parent, digests, metadata, manifest, body[size:])
 
@@ -176,7 +181,7 @@ def load_checkpoint(codec: Codec, record: Record) -> dict[str, Any]:
 
 
 def load_value(
-    codec: Codec, record: Record, entry: Entry, chunks: Mapping[bytes, bytes]
+    codec: Codec, record: Record, entry: Entry, chunks: Mapping[bytes, bytes | None]
 ) -> tuple[Any, pieces.Value]:
     """A channel's value, and how it is stored.
 
@@ -189,27 +194,24 @@ def load_value(
     Raises:
         Damaged: A chunk is missing or damaged.
     """
-    _, kind, where, snapshot = entry
+    name, kind, where, snapshot, total = entry
     if isinstance(where, bytes):
-        return codec.loads(kind, where), pieces.Value(kind, (), where, b"", snapshot)
-    if isinstance(where, int):
-        plain = _chunk(codec, record, where, chunks)
-        piece = pieces.Piece(record.digests[where], pieces.WHOLE, len(plain))
-        value = pieces.Value(kind, (piece,), None, pieces.fingerprint(plain), snapshot)
-        return codec.loads(kind, plain), value
-    bodies = [_chunk(codec, record, index, chunks) for index in where[::2]]
-    counts = where[1::2]
-    plain = pieces.joined(bodies, sum(counts))
-    groups = tuple(
-        pieces.Piece(record.digests[index], count, len(body))
-        for index, count, body in zip(where[::2], counts, bodies, strict=True)
-    )
-    return codec.loads(kind, plain), pieces.Value(kind, groups, None, pieces.list_print(plain))
+        return codec.loads(kind, where), pieces.Value(kind, (), where, 0, b"", b"", snapshot)
+    indices, elements = ((where,), (pieces.WHOLE,)) if isinstance(where, int) else (
+        where[::2], where[1::2]
+    )  # fmt: skip
+    digests = [record.digests[index] for index in indices]
+    bodies = [_chunk(codec, digest, chunks.get(digest)) for digest in digests]
+    body = b"".join(bodies)
+    if checksum(body) != total:
+        raise Damaged(f"the chunks of channel {name!r} are not what was stored")
+    cut = tuple(map(pieces.Piece, digests, elements, map(len, bodies)))
+    value = pieces.Value(kind, cut, None, len(body), pieces.fingerprint(body), total, snapshot)
+    plain = pieces.array(body, sum(elements)) if value.is_list else body
+    return codec.loads(kind, plain), value
 
 
-def _chunk(codec: Codec, record: Record, index: int, chunks: Mapping[bytes, bytes]) -> bytes:
-    digest = record.digests[index]
-    stored = chunks.get(digest)
+def _chunk(codec: Codec, digest: bytes, stored: bytes | None) -> bytes:
     if stored is None:
         raise Damaged(f"its chunk {digest.hex()} is gone")
     try:
@@ -227,12 +229,11 @@ def build_writes(
         kind, plain = codec.dumps(value)
         code = _KIND_CODES.get(kind, kind)
         cells.append((WRITES_IDX_MAP.get(channel, index), to_bytes(channel), code, plain))
-    packed = ormsgpack.packb((to_bytes(task_id), to_bytes(task_path), cells))
-    return bytes([FORMAT]) + codec.seal(packed)
+    packed = codec.seal(ormsgpack.packb((to_bytes(task_id), to_bytes(task_path), cells)))
+    return b"".join((_FORMAT_BYTE, checksum(packed), packed))
 
 
-@dataclass(slots=True)
-class Write:
+class Write(NamedTuple):
     """One pending write, not yet loaded."""
 
     task_path: str
@@ -244,7 +245,7 @@ class Write:
     entry: bytes
 
 
-def merge_writes(codec: Codec, entries: list[bytes]) -> list[Write]:
+def merge_writes(codec: Codec, entries: bytes, stored: Sequence[bytes | None]) -> list[Write]:
     """What stands of the writes on a checkpoint, in the order they are applied.
 
     An ordinary write of a task stays as it first came; a special one (error,
@@ -253,14 +254,16 @@ def merge_writes(codec: Codec, entries: list[bytes]) -> list[Write]:
 
     Args:
         codec: The saver's.
-        entries: Writer and sequence number, stored writes, in turn, as they came.
+        entries: Writer and sequence number of each call, 16 bytes, as they came.
+        stored: The writes of each call.
 
     Raises:
         Damaged: One of them is missing or damaged.
     """
     cells: dict[tuple[str, int], Write] = {}
-    for entry, stored in zip(entries[::2], entries[1::2], strict=True):
-        for write in parse_writes(codec, entry, stored):
+    for number, raw in enumerate(stored):
+        entry = entries[16 * number : 16 * number + 16]
+        for write in parse_writes(codec, entry, raw):
             cell = (write.task_id, write.index)
             standing = cells.get(cell)
             if standing is not None and (
@@ -269,10 +272,12 @@ def merge_writes(codec: Codec, entries: list[bytes]) -> list[Write]:
             ):
                 continue
             cells[cell] = write
+    if len(cells) < 2:
+        return list(cells.values())
     return sorted(cells.values(), key=lambda w: writes_sort_key(w.task_path, w.task_id, w.index))
 
 
-def parse_writes(codec: Codec, entry: bytes, stored: bytes) -> list[Write]:
+def parse_writes(codec: Codec, entry: bytes, stored: bytes | None) -> list[Write]:
     """The writes of one call.
 
     Args:
@@ -280,13 +285,17 @@ def parse_writes(codec: Codec, entry: bytes, stored: bytes) -> list[Write]:
         entry: Writer and sequence number, 16 bytes.
         stored: The server's stamp in 16 digits, and what `build_writes` gave.
     """
-    if len(stored) <= 17:
-        raise Damaged(f"its writes {entry.hex()} are gone")
-    if stored[16] > NEWEST_READ:
+    begin = _STAMP + 1 + _SUM
+    if stored is None or len(stored) <= begin:
+        raise Damaged(f"its writes {entry.hex()} are gone or cut short")
+    if stored[_STAMP] > NEWEST_READ:
         raise UnknownFormat(
-            f"its writes are of format {stored[16]}, written by a later release; upgrade this one"
+            f"its writes are of format {stored[_STAMP]}, written by a later release; upgrade this one"
         )
-    task_id, task_path, cells = ormsgpack.unpackb(codec.open(stored[17:]))
+    packed = stored[begin:]
+    if checksum(packed) != stored[_STAMP + 1 : begin]:
+        raise Damaged(f"its writes {entry.hex()} were cut short or overwritten")
+    task_id, task_path, cells = ormsgpack.unpackb(codec.open(packed))
     task, path = to_text(task_id), to_text(task_path)
     return [
         Write(

@@ -37,14 +37,14 @@ async def copy_thread(core: Checkpoints, link: Link, source: str, target: str) -
         link, origin, "all", limit=limits.LIST_PAGE, ascending=True
     ):
         copies: list[Callable[[Standing], Call]] = []
-        for raw_namespace, raw_id, record, writes in grouped(items, 4):
+        for raw_namespace, raw_id, record, _, writes in grouped(items, 5):
             at = replace(goal, namespace=namespace_of(raw_namespace), checkpoint_id=to_text(raw_id))
             digests = core.parsed(origin, at.checkpoint_id, record).digests
             fresh = [digest for digest in dict.fromkeys(digests) if digest not in sent]
             sent.update(fresh)
             pairs = [part for digest in fresh for part in (digest, chunks[digest])]
             copies.append(core.record_builder(at, record, pairs))
-            copies += [core.writes_builder(at, stored[16:]) for stored in writes[1::2]]
+            copies += [core.writes_builder(at, stored[16:]) for stored in writes]
         await core.store_all(link, goal, copies)
 
 
@@ -110,7 +110,7 @@ async def _needed_by_survivors(
     """
     needed: set[str] = set()
     async for items, _ in core.pages(link, place, "all"):
-        for _, raw_id, record, _ in grouped(items, 4):
+        for _, raw_id, record, _, _ in grouped(items, 5):
             checkpoint_id = to_text(raw_id)
             if checkpoint_id not in doomed and records.parent_id(record) in doomed:
                 needed |= await _delta_chain(core, link, place, checkpoint_id)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from typing import Any, NamedTuple
 
 
 class Status(Enum):
@@ -29,8 +28,7 @@ class Status(Enum):
     """The sweep ran out of time."""
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
+class Standing(NamedTuple):
     """What a process knows of a thread on the server.
 
     Attributes:
@@ -44,8 +42,7 @@ class Standing:
     stamp: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """A script's reply.
 
     Attributes:
@@ -67,5 +64,8 @@ _STATUS = {status.value: status for status in Status}
 
 def read(reply: list[Any]) -> Answer:
     """Take a reply apart."""
-    status, identity, stamp, gen, nonce = reply[:5]
-    return Answer(_STATUS[status], identity, Standing(nonce, int(gen), int(stamp)), reply[5:])
+    status, identity, text = reply[:3]
+    standing = Standing(text[:16], int(text[16:32]), int(text[32:48]))
+    if not standing.gen:
+        standing = Standing(stamp=standing.stamp)
+    return Answer(_STATUS[status], identity, standing, reply[3:])

@@ -13,44 +13,51 @@ from langgraph_valkey.link import Call, Script
 from langgraph_valkey.operations.answer import Standing
 
 _READS = "#!lua flags=no-writes\n"
-_WRITES = "#!lua\n"
-_FREES = "#!lua flags=allow-oom\n"
+_STORES = "#!lua\n"
+_CHANGES = "#!lua flags=allow-oom\n"
 """What frees memory must run when there is none left."""
+
+_SLIDES = "#!lua \n"
+"""A read that puts off the end of a thread."""
+
+_PARTS = {
+    _READS: ("prelude",),
+    _STORES: ("prelude", "admit"),
+    _CHANGES: ("prelude", "change"),
+    _SLIDES: ("prelude",),
+}
+
+_NO_NONCE = bytes(16)
 
 
 @cache
 def _script(name: str, flags: str) -> Script:
-    preludes = ["prelude"] if flags == _READS else ["prelude", "write_prelude"]
     folder = files(__package__)
-    parts = [(folder / f"{part}.lua").read_text("utf-8") for part in (*preludes, name)]
+    parts = [(folder / f"{part}.lua").read_text("utf-8") for part in (*_PARTS[flags], name)]
     return Script(name, flags + "\n".join(parts))
 
 
 def _call(
     name: str, flags: str, keys: ThreadKeys, args: list[bytes], size: int | None = None
 ) -> Call:
-    names = (keys.state, keys.index, keys.graves, keys.sweep)
     if size is None:
         size = sum(map(len, args))
-    return Call(_script(name, flags), names, args, writes=flags != _READS, size=size)
+    return Call(_script(name, flags), keys, args, writes=flags != _READS, size=size)
 
 
-def _number(value: int | None) -> bytes:
-    return b"" if not value else b"%d" % value
-
-
-def _admission(
-    entry: bytes, standing: Standing, ttl_ms: int | None, namespace: str, checkpoint_id: str
-) -> list[bytes]:
-    return [
+def _head(
+    entry: bytes, standing: Standing, ttl_ms: int | None, trusted: bool, complete: bool
+) -> bytes:
+    """The first argument of what stores something (``admit.lua``)."""
+    return b"%s%s%016d%016d%016d%d%d" % (
         entry,
-        standing.nonce,
-        _number(standing.gen),
-        _number(standing.stamp),
-        _number(ttl_ms),
-        namespace_field(namespace),
-        to_bytes(checkpoint_id),
-    ]
+        standing.nonce or _NO_NONCE,
+        standing.gen,
+        standing.stamp,
+        ttl_ms or 0,
+        trusted,
+        complete,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,14 +65,12 @@ class Stored:
     """A checkpoint in its stored form.
 
     Attributes:
-        parent: The parent's id, or ''.
         record: The record.
         chunks: Digest and stored chunk, in turn, of what is sent.
         trusted: What is not sent stands in the parent's record.
         complete: All chunks the record refers to are sent.
     """
 
-    parent: str
     record: bytes
     chunks: list[bytes]
     trusted: bool
@@ -92,15 +97,9 @@ def put(
         stored: What is stored.
         standing: What the writer knows of the thread.
     """
-    args = _admission(entry, standing, ttl_ms, namespace, checkpoint_id)
-    args += (
-        to_bytes(stored.parent),
-        stored.record,
-        b"1" if stored.trusted else b"",
-        b"1" if stored.complete else b"",
-    )
-    args += stored.chunks
-    return _call("put", _WRITES, keys, args)
+    head = _head(entry, standing, ttl_ms, stored.trusted, stored.complete)
+    args = [head, namespace_field(namespace), to_bytes(checkpoint_id), stored.record]
+    return _call("put", _STORES, keys, args + stored.chunks)
 
 
 def put_writes(
@@ -113,8 +112,9 @@ def put_writes(
     standing: Standing,
 ) -> Call:
     """Store a task's writes on a checkpoint. Args are as of `put`."""
-    args = _admission(entry, standing, ttl_ms, namespace, checkpoint_id)
-    return _call("put_writes", _WRITES, keys, [*args, stored])
+    head = _head(entry, standing, ttl_ms, trusted=False, complete=True)
+    args = [head, namespace_field(namespace), to_bytes(checkpoint_id), stored]
+    return _call("put_writes", _STORES, keys, args)
 
 
 def get(
@@ -122,6 +122,7 @@ def get(
     namespace: str,
     checkpoint_id: str,
     *,
+    believed: str = "",
     slide_ttl_ms: int | None = None,
     size: int = 0,
 ) -> Call:
@@ -131,11 +132,17 @@ def get(
         keys: The thread's keys.
         namespace: Its namespace.
         checkpoint_id: Its id, or ''.
+        believed: The id the head is believed to have: it saves the server a look.
         slide_ttl_ms: Put off the thread's end to this long from now.
         size: About how many bytes will come back.
     """
-    args = [namespace_field(namespace), to_bytes(checkpoint_id), _number(slide_ttl_ms)]
-    return _call("get", _WRITES if slide_ttl_ms else _READS, keys, args, size)
+    args = [
+        namespace_field(namespace),
+        to_bytes(checkpoint_id),
+        to_bytes(believed),
+        b"%d" % (slide_ttl_ms or 0),
+    ]
+    return _call("get", _SLIDES if slide_ttl_ms else _READS, keys, args, size)
 
 
 def page(
@@ -168,6 +175,7 @@ def page(
         *map(to_bytes, (after[1], before, only)),
         b"%d" % limit,
         b"up" if ascending else b"down",
+        b"%d" % limits.PAGE_BYTES,
     ]
     return _call("page", _READS, keys, args)
 
@@ -175,6 +183,7 @@ def page(
 def history(keys: ThreadKeys, namespace: str, checkpoint_id: str, *, limit: int) -> Call:
     """Walk from a checkpoint (the head if the id is '') towards the root."""
     args = [namespace_field(namespace), to_bytes(checkpoint_id), b"%d" % limit]
+    args.append(b"%d" % limits.PAGE_BYTES)
     return _call("history", _READS, keys, args)
 
 
@@ -185,18 +194,18 @@ def chunks(keys: ThreadKeys, digests: Sequence[bytes]) -> Call:
 
 def delete(keys: ThreadKeys) -> Call:
     """Delete the thread."""
-    return _call("delete", _FREES, keys, [b"%d" % limits.TOMBSTONE_TTL_MS])
+    return _call("delete", _CHANGES, keys, [b"%d" % limits.TOMBSTONE_TTL_MS])
 
 
 def remove(keys: ThreadKeys, namespace: str, checkpoint_ids: Sequence[str]) -> Call:
     """Remove checkpoints with their writes."""
     args = [b"%d" % limits.TOMBSTONE_TTL_MS, namespace_field(namespace)]
-    return _call("remove", _FREES, keys, args + [to_bytes(i) for i in checkpoint_ids])
+    return _call("remove", _CHANGES, keys, args + [to_bytes(i) for i in checkpoint_ids])
 
 
 def mend(keys: ThreadKeys) -> Call:
     """Make a lost index anew."""
-    return _call("mend", _WRITES, keys, [])
+    return _call("mend", _CHANGES, keys, [])
 
 
 def open_sweep(keys: ThreadKeys) -> Call:
@@ -220,4 +229,4 @@ def close_sweep(keys: ThreadKeys) -> Call:
 
 
 def _sweep(keys: ThreadKeys, step: bytes, *args: bytes) -> Call:
-    return _call("sweep", _FREES, keys, [step, b"%d" % limits.SWEEP_MS, *args])
+    return _call("sweep", _CHANGES, keys, [step, b"%d" % limits.SWEEP_MS, *args])

@@ -1,6 +1,8 @@
--- Read chunks by their digests.
+-- Read chunks.
 -- ARGV  digests
 
-local t = thread()
-if not t then return reply('torn', NOTHING) end
-return reply('ok', t, hmget(ARGV, 'c'))
+local m = whole(call('HGET', STATE, 'm'))
+if not m then return absent() end
+local fields = {}
+for i = 1, #ARGV do fields[i] = 'c' .. ARGV[i] end
+return reply('ok', m, hmget(fields))

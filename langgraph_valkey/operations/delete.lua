@@ -2,9 +2,8 @@
 -- ARGV  1 how long to remember, in ms
 
 local t = thread()
-local at = clock()
-if t then at = math.max(at, t.stamp) end
+local at = math.max(clock(), t and t.stamp or 0)
 call('UNLINK', STATE, INDEX, SWEEP)
-call('ZADD', GRAVES, digits(at), '')
+call('ZADD', GRAVES, format('%.0f', at), '')
 call('PEXPIRE', GRAVES, ARGV[1])
-return reply('ok', {nonce = '', gen = 0, stamp = at + 1})
+return reply('ok', nothing(at + 1))

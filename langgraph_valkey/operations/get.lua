@@ -1,18 +1,23 @@
 -- Read one checkpoint with its chunks and writes.
--- ARGV  1 namespace, 2 id ('' for the head), 3 ttl in ms to slide ('' for none)
+-- ARGV  1 namespace, 2 id ('' for the head), 3 the id the head is believed to have,
+--       4 ttl in ms to slide (0 for none)
+-- Reply: id, record, entries of its writes, {chunks, writes}
 
-local t = thread()
-if not t then
-  if call('EXISTS', INDEX) == 1 then return reply('torn', NOTHING) end
-  return reply('none', {nonce = '', gen = 0, stamp = clock()})
+local ns, id = ARGV[1] .. '\0', ARGV[2]
+local hint = id ~= '' and id or ARGV[3]
+local here = call('HMGET', STATE, 'm', 'H' .. ARGV[1], 'r' .. ns .. hint, 'x' .. ns .. hint)
+local m, record, entries = whole(here[1]), here[3], here[4] or ''
+if not m then return absent() end
+if id == '' then
+  id = here[2] and sub(here[2], 7) or ''
+  if id == '' then return reply('none', m) end
+  if id ~= hint then
+    here = call('HMGET', STATE, 'r' .. ns .. id, 'x' .. ns .. id)
+    record, entries = here[1], here[2] or ''
+  end
+  if not record then return reply('torn', m) end
 end
-
-local ordinal, head = namespace(ARGV[1])
-local id = ARGV[2] ~= '' and ARGV[2] or head
-if not ordinal or id == '' then return reply('none', t) end
-local record = call('HGET', STATE, 'r' .. ordinal .. id)
-if not record then
-  return reply(ARGV[2] == '' and 'torn' or 'none', t)
-end
-expire(ARGV[3])
-return reply('ok', t, id, record, hmget(digests_of(record, {}, {}), 'c'), writes_on(ordinal, id))
+if not record then return reply('none', m) end
+if ARGV[4] ~= '0' then expire(tonumber(ARGV[4])) end
+return reply('ok', m, id, record, entries,
+  hmget(writes_of(entries, digests_of(record, 'c', {}))))

@@ -1,139 +1,97 @@
 -- What every script of a thread shares.
 --
 -- KEYS   1 state, 2 index, 3 graves, 4 sweep (see keys.py)
--- state  'm'           nonce(16) gen(16) stamp(16) namespaces(6)
---        'H'namespace  ordinal(6) head
---        'O'ordinal    namespace
---        'r'ordinal id record          'c'digest  chunk
---        'x'ordinal id writer+seq(16)* 'w'writer+seq  stamp(16) writes
+-- state  'm'                nonce(16) gen(16) stamp(16) namespaces(6) scarred(1)
+--        'H'namespace       ordinal(6) head
+--        'O'ordinal         namespace
+--        'r'namespace\0id   record             'c'digest  chunk
+--        'x'namespace\0id   entry(16)*         'w'entry   stamp(16) writes
 -- index  '!'nonce, '='ordinal id
--- A nonce is the writer+seq of the call that made the thread.
--- Stamps are microseconds of the server's clock in 16 digits, and never repeat
--- or go back within a thread: they are its sequence numbers too.
+-- graves ''  when the thread was deleted, namespace\0id  when that checkpoint was,
+--        '\1' while a sweep is open; a thread is scarred once there was either of
+--        the latter, so that others need not look
+--
+-- An entry is the writer and sequence number of a call; a nonce is the entry that
+-- made the thread. Stamps are microseconds of the server's clock in 16 digits,
+-- and never repeat or go back within a thread: they are its sequence numbers too.
+-- A namespace's ordinal tells which came when, and keeps the index in that order.
 
 local STATE, INDEX, GRAVES, SWEEP = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local call, sub = redis.call, string.sub
+local call, sub, byte, format = redis.call, string.sub, string.byte, string.format
+local MOST = 1000 -- arguments of one command: Lua's stack ends at 8000
+local HEADER = 27
 
 local function clock()
   local t = call('TIME')
   return t[1] * 1000000 + t[2]
 end
 
-local function digits(stamp)
-  return string.format('%016.0f', stamp)
+local function whole(m)
+  if m and #m ~= 55 then error('CORRUPT identity of the thread') end
+  return m
 end
 
--- Which primary answers. A failover changes it, whatever the reply says.
-local function identity()
-  local info = redis.pcall('INFO', 'replication')
-  if type(info) ~= 'string' then return '' end
-  return string.match(info, 'master_replid:(%w+)') or ''
+-- Every reply begins so. Which primary answers is told by its replication id: a
+-- failover changes it, whatever else the reply says.
+local function reply(status, m, ...)
+  local info, at = redis.pcall('INFO', 'replication'), nil
+  if type(info) == 'string' then at = string.find(info, 'master_replid:', 1, true) end
+  return {status, at and sub(info, at + 14, at + 53) or '', m, ...}
 end
 
-local function thread()
-  local m = call('HGET', STATE, 'm')
-  if not m then return nil end
-  if #m ~= 54 then error('CORRUPT identity of the thread') end
-  return {
-    nonce = sub(m, 1, 16), gen = tonumber(sub(m, 17, 32)),
-    stamp = tonumber(sub(m, 33, 48)), namespaces = tonumber(sub(m, 49, 54), 16),
-  }
+-- The identity of a thread that is not there, at a stamp.
+local function nothing(stamp)
+  return format('%048.0f0000000', stamp)
 end
 
--- Eviction takes whole keys: a thread is whole when both bear the same nonce.
-local function whole(t)
-  return call('ZSCORE', INDEX, '!' .. t.nonce)
+local function absent()
+  if call('EXISTS', INDEX) == 1 then return reply('torn', nothing(0)) end
+  return reply('none', nothing(clock()))
 end
 
-local function reply(status, t, ...)
-  return {status, identity(), digits(t.stamp), digits(t.gen), t.nonce, ...}
-end
-
-local NOTHING = {nonce = '', gen = 0, stamp = 0}
-
-local function namespace(ns)
-  local h = call('HGET', STATE, 'H' .. ns)
-  if not h then return nil, '' end
-  return sub(h, 1, 6), sub(h, 7)
-end
-
--- Namespaces are numbered as they come, which keeps names short and `list` in order.
-local function ordinal_text(n) return string.format('%06x', n) end
-
-local function u16(s, at)
-  local a, b = string.byte(s, at, at + 1)
-  return a * 256 + b
-end
-
-local function u32(s, at)
-  local a, b, c, d = string.byte(s, at, at + 3)
-  return ((a * 256 + b) * 256 + c) * 256 + d
-end
-
-local HEADER = 27
-
--- A record begins: format(1) writer+seq(16) parent length(2) digests(4)
+-- A record begins: format(1) entry(16) parent length(2) digests(4)
 -- metadata length(4) parent digests metadata.
 local function parent_of(record)
   if #record <= HEADER then return '' end
-  return sub(record, 28, 27 + u16(record, 18))
+  local a, b = byte(record, 18, 19)
+  return sub(record, 28, 27 + a * 256 + b)
 end
 
-local function digests_of(record, into, seen)
+-- Adds the names of a record's chunks to `into`, each behind `kind`.
+local function digests_of(record, kind, into)
   if #record <= HEADER then return into end
-  local at, many = 28 + u16(record, 18), u32(record, 20)
+  local p, q, a, b, c, d = byte(record, 18, 23)
+  local at, many = 28 + p * 256 + q, ((a * 256 + b) * 256 + c) * 256 + d
   if at + 16 * many > #record then return into end -- torn: the reader will say so
-  for _ = 1, many do
-    local digest = sub(record, at, at + 15)
-    at = at + 16
-    if not seen[digest] then
-      seen[digest] = true
-      into[#into + 1] = digest
-    end
+  local n = #into
+  for i = at, at + 16 * (many - 1), 16 do
+    n = n + 1
+    into[n] = kind .. sub(record, i, i + 15)
   end
   return into
 end
 
-local function metadata_of(record)
-  if #record <= HEADER then return '' end
-  local at = 28 + u16(record, 18) + 16 * u32(record, 20)
-  return sub(record, at, at + u32(record, 24) - 1)
+-- Adds the fields of the writes on a checkpoint, as they came.
+local function writes_of(entries, into)
+  for at = 1, #entries, 16 do into[#into + 1] = 'w' .. sub(entries, at, at + 15) end
+  return into
 end
 
-local MOST = 1000 -- arguments of one command: Lua's stack ends at 8000
-local BYTES_MOST = 1048576 -- of a page, so that no script runs for long
-
-local function hmget(names, prefix)
+local function hmget(fields)
+  if #fields == 0 then return {} end
+  if #fields <= MOST then return call('HMGET', STATE, unpack(fields)) end
   local out = {}
-  for from = 1, #names, MOST do
-    local fields = {}
-    for i = from, math.min(from + MOST - 1, #names) do
-      fields[#fields + 1] = prefix .. names[i]
-    end
-    local values = call('HMGET', STATE, unpack(fields))
-    for i = 1, #fields do out[from + i - 1] = values[i] end
-  end
-  return out
-end
-
--- The writes on a checkpoint, in the order of their arrival: {name, value, ...}
-local function writes_on(ordinal, id)
-  local list = call('HGET', STATE, 'x' .. ordinal .. id)
-  if not list then return {} end
-  local names = {}
-  for at = 1, #list, 16 do names[#names + 1] = sub(list, at, at + 15) end
-  local values, out = hmget(names, 'w'), {}
-  for i = 1, #names do
-    out[#out + 1] = names[i]
-    out[#out + 1] = values[i] or ''
+  for from = 1, #fields, MOST do
+    local to = math.min(from + MOST - 1, #fields)
+    local values = call('HMGET', STATE, unpack(fields, from, to))
+    for i = from, to do out[i] = values[i - from + 1] end
   end
   return out
 end
 
 -- One deadline for all keys: a thread never expires in pieces.
 local function expire(ttl_ms)
-  if ttl_ms == '' then return end
-  local at = string.format('%.0f', math.floor(clock() / 1000) + tonumber(ttl_ms))
+  local at = format('%.0f', math.floor(clock() / 1000) + ttl_ms)
   call('PEXPIREAT', STATE, at)
   call('PEXPIREAT', INDEX, at)
 end

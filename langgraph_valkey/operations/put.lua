@@ -1,50 +1,67 @@
 -- Store one checkpoint.
--- ARGV  8 parent id, 9 record, 10 '1': what is not sent stands in the parent's
---       record, 11 '1': everything is sent, 12... digest, chunk, digest, ...
+-- ARGV  4 record, 5... digest, chunk, digest, chunk, ...
+-- Trusted: what is not sent stands in the parent's record. Complete: everything
+-- the record refers to is sent.
 
-local ns, id, record = ARGV[6], ARGV[7], ARGV[9]
-local t, refusal = admit(ARGV[11] == '1')
-if not t then return refusal end
-
-local fields, sent = {}, {}
-local ordinal, head = ordinal_of(t, ns, fields)
-for i = 12, #ARGV, 2 do
-  sent[ARGV[i]] = true
-  fields[#fields + 1] = 'c' .. ARGV[i]
-  fields[#fields + 1] = ARGV[i + 1]
+-- Byte order. Lua's < on strings follows the server's locale.
+local function above(a, b)
+  for i = 1, math.max(#a, #b), 8 do
+    local x, y = sub(a, i, i + 7), sub(b, i, i + 7)
+    if x ~= y then
+      for j = 1, 8 do
+        local p, q = byte(x, j) or -1, byte(y, j) or -1
+        if p ~= q then return p > q end
+      end
+    end
+  end
+  return false
 end
 
-local here = call('HMGET', STATE, 'r' .. ordinal .. ARGV[8], 'r' .. ordinal .. id)
-local sweeping = call('EXISTS', SWEEP) == 1
-if sweeping or not (ARGV[10] == '1' and here[1]) then
-  local all, missing, kept = digests_of(record, {}, {}), {}, {}
-  for i = 1, #all do
-    if not sent[all[i]] and call('HEXISTS', STATE, 'c' .. all[i]) == 0 then
-      missing[#missing + 1] = all[i]
+-- What the record refers to, is not sent and is not there.
+local function missing(record, sweeping)
+  local sent, names, lacking, kept = {}, digests_of(record, '', {}), {}, {}
+  for i = 5, #ARGV, 2 do sent[ARGV[i]] = true end
+  for i = 1, #names do
+    if not sent[names[i]] and call('HEXISTS', STATE, 'c' .. names[i]) == 0 then
+      lacking[#lacking + 1] = names[i]
     end
-    kept[#kept + 1] = all[i]
+    kept[#kept + 1] = names[i]
     kept[#kept + 1] = '1'
   end
-  if #missing > 0 then return reply('missing', t, missing) end
-  if sweeping then
+  if #lacking == 0 and sweeping then
     for from = 1, #kept, MOST do
       call('HSET', SWEEP, unpack(kept, from, math.min(from + MOST - 1, #kept)))
     end
   end
+  return lacking
 end
 
+local record, this = ARGV[4], 'r' .. AT
+local m, fields, ordinal, head, parent, here = admit('r' .. NS .. '\0' .. parent_of(record), this)
+if not m then return fields end
+
+local sweeping = sub(m, 55) == '1' and call('EXISTS', SWEEP) == 1
+if sweeping or not (TRUSTED and parent) then
+  local lacking = missing(record, sweeping)
+  if #lacking > 0 then return reply('missing', m, lacking) end
+end
+
+local n = #fields
+for i = 5, #ARGV, 2 do
+  fields[n + 1] = 'c' .. ARGV[i]
+  fields[n + 2] = ARGV[i + 1]
+  n = n + 2
+end
 -- The same writer's older call that comes late changes nothing.
-local late = here[2] and sub(here[2], 2, 9) == sub(ARGV[1], 1, 8)
-  and above(sub(here[2], 10, 17), sub(ARGV[1], 9, 16))
+local late = here and sub(here, 2, 9) == sub(ENTRY, 1, 8) and above(sub(here, 10, 17), sub(ENTRY, 9))
 if not late then
-  fields[#fields + 1] = 'r' .. ordinal .. id
-  fields[#fields + 1] = record
+  fields[n + 1] = this
+  fields[n + 2] = record
+  n = n + 2
 end
-if head == '' or above(id, head) then
-  fields[#fields + 1] = 'H' .. ns
-  fields[#fields + 1] = ordinal .. id
+if head == '' or above(ID, head) then
+  fields[n + 1] = 'H' .. NS
+  fields[n + 2] = ordinal .. ID
 end
-save(t, fields)
-if not here[2] then call('ZADD', INDEX, 0, '=' .. ordinal .. id) end
-expire(ARGV[5])
-return reply('ok', t)
+if not here then call('ZADD', INDEX, 0, '=' .. ordinal .. ID) end
+return store(m, fields)

@@ -1,18 +1,14 @@
 -- Store the writes of one task on a checkpoint, which may come later itself.
--- ARGV  8 writes
+-- ARGV  4 writes
 
-local t, refusal = admit(true)
-if not t then return refusal end
-
-local fields = {}
-local ordinal = ordinal_of(t, ARGV[6], fields)
-if call('HEXISTS', STATE, 'w' .. ARGV[1]) == 0 then
-  local list = 'x' .. ordinal .. ARGV[7]
-  fields[#fields + 1] = list
-  fields[#fields + 1] = (call('HGET', STATE, list) or '') .. ARGV[1]
-  fields[#fields + 1] = 'w' .. ARGV[1]
-  fields[#fields + 1] = digits(t.stamp) .. ARGV[8]
+local list, this = 'x' .. AT, 'w' .. ENTRY
+local m, fields, _, _, entries, here = admit(list, this)
+if not m then return fields end
+if not here then
+  local n = #fields
+  fields[n + 1] = list
+  fields[n + 2] = (entries or '') .. ENTRY
+  fields[n + 3] = this
+  fields[n + 4] = sub(m, 33, 48) .. ARGV[4]
 end
-save(t, fields)
-expire(ARGV[5])
-return reply('ok', t)
+return store(m, fields)

@@ -3,28 +3,27 @@
 -- ARGV  1 how long to remember, in ms, 2 namespace, 3... ids
 
 local ns, t = ARGV[2], thread()
-if not t then return reply('none', NOTHING) end
-local ordinal, head = namespace(ns)
-if not ordinal then return reply('ok', t) end
+if not t then return absent() end
+local ordinal, head = head_of(ns)
+if not ordinal then return reply('ok', t.text) end
 
 t.stamp = math.max(clock(), t.stamp + 1)
+local stamp = format('%.0f', t.stamp)
 for i = 3, #ARGV do
-  local id = ARGV[i]
-  local gone = {'r' .. ordinal .. id, 'x' .. ordinal .. id}
-  local list = call('HGET', STATE, gone[2]) or ''
-  for at = 1, #list, 16 do gone[#gone + 1] = 'w' .. sub(list, at, at + 15) end
+  local id, at = ARGV[i], ns .. '\0' .. ARGV[i]
+  local gone = writes_of(call('HGET', STATE, 'x' .. at) or '', {'r' .. at, 'x' .. at})
   for from = 1, #gone, MOST do
     call('HDEL', STATE, unpack(gone, from, math.min(from + MOST - 1, #gone)))
   end
   call('ZREM', INDEX, '=' .. ordinal .. id)
-  call('ZADD', GRAVES, digits(t.stamp), ns .. '\0' .. id)
+  call('ZADD', GRAVES, stamp, at)
   if id == head then
     local top = call('ZREVRANGEBYLEX', INDEX, '(=' .. ordinal .. '\255', '[=' .. ordinal, 'LIMIT', 0, 1)
     head = top[1] and sub(top[1], 8) or ''
     call('HSET', STATE, 'H' .. ns, ordinal .. head)
   end
 end
-call('ZREMRANGEBYSCORE', GRAVES, '-inf', digits(t.stamp - tonumber(ARGV[1]) * 1000))
+call('ZREMRANGEBYSCORE', GRAVES, '-inf', format('%.0f', t.stamp - tonumber(ARGV[1]) * 1000))
 call('PEXPIRE', GRAVES, ARGV[1])
-save(t, {})
-return reply('ok', t)
+save(t, '1')
+return reply('ok', t.text)

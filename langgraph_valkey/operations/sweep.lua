@@ -5,22 +5,27 @@
 --       in ms; 'scan': 3 cursor; 'drop': 3... digests
 
 local t = thread()
-if not t then return reply('none', NOTHING) end
+if not t then return absent() end
 
 local step = ARGV[1]
-if step == 'open' then call('HINCRBY', SWEEP, '#', 1)
-elseif call('EXISTS', SWEEP) == 0 then return reply('closed', t) end
+if step == 'open' then
+  call('HINCRBY', SWEEP, '#', 1)
+  save(t, '1')
+elseif call('EXISTS', SWEEP) == 0 then
+  return reply('closed', t.text)
+end
 call('PEXPIRE', SWEEP, ARGV[2])
 
 if step == 'scan' then
   local page = call('HSCAN', STATE, ARGV[3], 'COUNT', MOST, 'NOVALUES')
-  local used, seen, chunks = {}, {}, {}
+  local used, chunks = {}, {}
   for i = 1, #page[2] do
-    local kind = sub(page[2][i], 1, 1)
-    if kind == 'r' then digests_of(call('HGET', STATE, page[2][i]), used, seen)
-    elseif kind == 'c' then chunks[#chunks + 1] = sub(page[2][i], 2) end
+    local field = page[2][i]
+    local kind = sub(field, 1, 1)
+    if kind == 'r' then digests_of(call('HGET', STATE, field), '', used)
+    elseif kind == 'c' then chunks[#chunks + 1] = sub(field, 2) end
   end
-  return reply('ok', t, page[1], table.concat(used), table.concat(chunks))
+  return reply('ok', t.text, page[1], table.concat(used), table.concat(chunks))
 end
 if step == 'drop' then
   for i = 3, #ARGV do
@@ -28,4 +33,4 @@ if step == 'drop' then
   end
 end
 if step == 'close' and call('HINCRBY', SWEEP, '#', -1) <= 0 then call('DEL', SWEEP) end
-return reply('ok', t)
+return reply('ok', t.text)

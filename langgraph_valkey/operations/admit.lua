@@ -1,0 +1,72 @@
+-- What the scripts that store something begin with.
+--
+-- ARGV  1 entry(16) nonce(16) gen(16) newest stamp the writer knows(16) ttl in
+--         ms(16, 0 for none) trusted(1) complete(1)
+--       2 namespace, 3 checkpoint id
+
+local HEAD, NS, ID = ARGV[1], ARGV[2], ARGV[3]
+local ENTRY, AT = sub(HEAD, 1, 16), ARGV[2] .. '\0' .. ARGV[3]
+local TRUSTED, COMPLETE = sub(HEAD, 81, 81) == '1', sub(HEAD, 82, 82) == '1'
+local NEVER = '0000000000000000'
+
+-- Why a write is not wanted any more, if it is not:
+--   deleted  its thread was deleted: a late write must not bring it back
+--   stale    something of this name was deleted after the writer last heard of
+--            it; a live writer asks again with the stamp in the reply
+local function refusal(m, gen, now)
+  local graves = call('ZMSCORE', GRAVES, '', AT)
+  local dead, removed = tonumber(graves[1] or 0), tonumber(graves[2] or 0)
+  if gen ~= NEVER and tonumber(gen) <= dead then
+    return reply('deleted', nothing(math.max(now, dead + 1)))
+  end
+  local newest = tonumber(sub(HEAD, 49, 64))
+  if (not m and gen == NEVER and dead > 0 and newest <= dead) or (removed > 0 and newest <= removed) then
+    return reply('stale', nothing(math.max(now, dead + 1, removed + 1)))
+  end
+  return nil, dead
+end
+
+local function create(gen, now, dead)
+  call('DEL', INDEX, SWEEP)
+  call('ZADD', INDEX, 0, '!' .. ENTRY)
+  if gen == NEVER then gen = format('%016.0f', math.max(now, dead + 1)) end
+  return ENTRY .. gen .. format('%016.0f', math.max(now, tonumber(gen))) .. '0000000'
+end
+
+-- Lets a write in. Gives the thread's new identity, the fields to store besides,
+-- the namespace's ordinal and head, and two stored fields asked for; or nil and
+-- the reply that says why not:
+--   resend   the server does not have what the writer relies on
+local function admit(name1, name2)
+  local now, gen = clock(), sub(HEAD, 33, 48)
+  local found = call('HMGET', STATE, 'm', 'H' .. NS, name1, name2)
+  local m, dead = whole(found[1]), 0
+  if not m or sub(m, 55) == '1' or (gen ~= NEVER and gen ~= sub(m, 17, 32)) then
+    local why
+    why, dead = refusal(m, gen, now)
+    if why then return nil, why end
+  end
+  if not COMPLETE and not (m and sub(HEAD, 17, 32) == sub(m, 1, 16)) then
+    return nil, reply('resend', m or nothing(0))
+  end
+  m = m or create(gen, now, dead)
+  local fields, namespaces, h = {}, sub(m, 49, 54), found[2]
+  if not h then
+    namespaces = format('%06x', tonumber(namespaces, 16) + 1)
+    fields, h = {'O' .. namespaces, NS, 'H' .. NS, namespaces}, namespaces
+  end
+  local stamp = format('%016.0f', math.max(now, tonumber(sub(m, 33, 48)) + 1))
+  m = sub(m, 1, 32) .. stamp .. namespaces .. sub(m, 55)
+  return m, fields, sub(h, 1, 6), sub(h, 7), found[3], found[4]
+end
+
+local function store(m, fields)
+  fields[#fields + 1] = 'm'
+  fields[#fields + 1] = m
+  for from = 1, #fields, MOST do
+    call('HSET', STATE, unpack(fields, from, math.min(from + MOST - 1, #fields)))
+  end
+  local ttl_ms = tonumber(sub(HEAD, 65, 80))
+  if ttl_ms > 0 then expire(ttl_ms) end
+  return reply('ok', m)
+end
