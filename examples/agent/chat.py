@@ -95,7 +95,8 @@ def chat(options: Options, screen: Screen) -> None:
 def _greet(talk: Conversation, options: Options, screen: Screen) -> None:
     state = talk.state()
     if options.interactive:
-        screen.line(f"  Data in {options.data_dir}. An empty line or Ctrl-C ends it.", "dim")
+        screen.text("An empty line or Ctrl-C ends it.", style="dim")
+        screen.text(f"Data in {options.data_dir}", style="dim")
     if not state.values:
         screen.line(f"  Thread {options.thread} is new.", "dim")
         return

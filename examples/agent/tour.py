@@ -99,8 +99,9 @@ def _killed(options: Options, screen: Screen, valkey: LocalValkey) -> int:
         server = valkey.pid
         process.kill()
         valkey.kill()
-    screen.line("\n")
-    where = "while it waits for you" if told == "waiting" else "after it answered"
+    waits = told == "waiting"
+    screen.line("\n" if waits else "")  # ends the line of its prompt
+    where = "while it waits for you" if waits else "after it answered"
     screen.text(f"kill -9 {process.pid}, the agent, {where}", "killed", label_style="red")
     screen.text(f"kill -9 {server}, the server", "killed", label_style="red")
     return process.pid
