@@ -10,7 +10,6 @@ the server says that it lacks something the writer relied on: see `Status`.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any, cast
 
@@ -88,7 +87,7 @@ class Checkpoints:
         """Store a checkpoint; see `BaseCheckpointSaver.put`."""
         place = place_of(self.prefix, config)
         namespace = place.namespace or ""
-        at = replace(place, checkpoint_id=checkpoint["id"])
+        at = place._replace(checkpoint_id=checkpoint["id"])
         base = self.known.base(place.thread, namespace)
         if drafts.needs_parent(place.checkpoint_id, checkpoint, new_versions, base):
             # What is not in the checkpoint is the parent's: ask what that has.
@@ -97,7 +96,7 @@ class Checkpoints:
         standing = self.known.standing(place.thread)
         if not namespace and not place.checkpoint_id:
             # A root begins the thread, and may begin it anew after a deletion.
-            standing = Standing(standing.nonce, 0, standing.stamp)
+            standing = standing._replace(gen=Standing().gen)
         entry = self._writer.entry()
         draft_of = partial(
             drafts.build,
@@ -119,7 +118,7 @@ class Checkpoints:
                 continue
             if answer.status in (Status.MISSING, Status.RESEND):
                 self.known.forget(place.thread)
-                standing = Standing(b"", standing.gen, standing.stamp)
+                standing = standing._replace(nonce=Standing().nonce)
                 draft = draft_of(None, base)
             else:
                 standing = self._readmitted(place, answer, standing)
@@ -139,7 +138,7 @@ class Checkpoints:
         Args:
             place: Where it goes.
             record: A record.
-            chunks: Digest and stored chunk, in turn, of those not there yet.
+            chunks: Digest and stored chunk, joined, of those not there yet.
         """
         entry = self._writer.entry()
         stored = operations.Stored(
@@ -171,12 +170,15 @@ class Checkpoints:
     async def store_all(
         self, link: Link, place: Place, builds: Sequence[Callable[[Standing], Call]]
     ) -> None:
-        """Send such writes side by side, the first of them ahead."""
+        """Send such writes in one go, the first of them ahead; they arrive in order."""
         if not builds:
             return
         await self.store(link, place, builds[0])
         standing = self.known.standing(place.thread)
         calls = [build(standing) for build in builds[1:]]
+        largest = max((call.size for call in calls), default=0)
+        for call in calls:
+            call.size = largest  # One connection: others would overtake each other.
         for reply in await link.send(calls) if calls else ():
             answer = operations.read(reply)
             if answer.status is not Status.OK:
@@ -194,7 +196,7 @@ class Checkpoints:
                 thread_id=place.thread,
             )
         if answer.status is Status.STALE:
-            return Standing(standing.nonce, standing.gen, answer.standing.stamp)
+            return standing._replace(stamp=answer.standing.stamp)
         raise place.corrupt(f"unexpected answer {answer.status.name}", None, place.keys.state)
 
     def _contended(self, place: Place) -> Unreachable:

@@ -119,7 +119,7 @@ def build(
 def _send(codec: Codec, chunks: list[bytes], named: Iterable[tuple[bytes, bytes]]) -> None:
     """Add chunks to what is sent."""
     for digest, body in named:
-        chunks += (digest, codec.seal(body, compress_from=limits.COMPRESS_CHUNK_BYTES))
+        chunks.append(digest + codec.seal(body, compress_from=limits.COMPRESS_CHUNK_BYTES))
 
 
 def needs_parent(

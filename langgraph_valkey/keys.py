@@ -8,8 +8,8 @@ key        type   holds
 =========  =====  ==============================================================
 `state`    hash   records, chunks, pending writes, heads, the thread's identity
 `index`    zset   the order of checkpoints (scores 0: members sort as bytes)
-`graves`   zset   when the thread, or a checkpoint of it, was deleted
-`sweep`    hash   chunks to be kept while a sweep for unreferenced ones is open
+`graves`   zset   when the thread, or a checkpoint of it, was deleted; and, while a
+                  sweep for unreferenced chunks is open, those it must keep
 =========  =====  ==============================================================
 
 Thread ids and namespaces may hold any character; two different ones never give
@@ -33,7 +33,6 @@ class ThreadKeys(NamedTuple):
     state: bytes
     index: bytes
     graves: bytes
-    sweep: bytes
 
 
 def thread_name(thread_id: object) -> str:
@@ -81,7 +80,7 @@ def thread_keys(prefix: str, thread: str) -> ThreadKeys:
         to_bytes(thread).replace(b"%", b"%25").replace(b"{", b"%7B").replace(b"}", b"%7D") or _EMPTY
     )
     stem = b"%s:{%s}" % (to_bytes(prefix), escaped)
-    return ThreadKeys(stem + b":state", stem + b":index", stem + b":graves", stem + b":sweep")
+    return ThreadKeys(stem + b":state", stem + b":index", stem + b":graves")
 
 
 def thread_pattern(prefix: str) -> bytes:

@@ -65,7 +65,7 @@ INLINE_BYTES = 128
 """Values up to this size stand in the record itself: a chunk of its own would
 cost about 100 bytes for name, reference and table entry."""
 
-GROUP_FAN_IN = 8
+GROUP_FAN_IN = 4
 """How many neighbouring groups of a list are merged into one: appending then
 rewrites an element once a level, not once a step."""
 
@@ -73,7 +73,7 @@ GROUP_CLOSED_BYTES = 4 * 1024
 """A group of list elements of at least this size is closed: it is stored once
 and never merged again, until the list outgrows `GROUPS_MOST` such groups."""
 
-GROUPS_MOST = 64
+GROUPS_MOST = 16
 """Above this many groups the closing size grows with the list, so that neither
 a record's references nor the pieces of a read grow with the thread."""
 
@@ -81,7 +81,7 @@ COMPRESS_BYTES = 1024
 """Records and writes from this size on are compressed: the version strings of a
 larger graph shrink to a fifth, in 5 us."""
 
-COMPRESS_CHUNK_BYTES = 8 * 1024
+COMPRESS_CHUNK_BYTES = 32 * 1024
 """Chunks from this size on are compressed."""
 
 # --- keeping ------------------------------------------------------------------

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from langchain_core.runnables import RunnableConfig
 
@@ -11,8 +10,7 @@ from langgraph_valkey.errors import CorruptState
 from langgraph_valkey.keys import ThreadKeys, thread_keys, thread_name
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """Where a config points.
 
     Attributes:

@@ -13,7 +13,6 @@ channels are of that kind is not stored; `_delta_chain` tells by their traces.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import replace
 
 from langgraph_valkey import limits, operations, records
 from langgraph_valkey.checkpoints import Checkpoints
@@ -38,12 +37,12 @@ async def copy_thread(core: Checkpoints, link: Link, source: str, target: str) -
     ):
         copies: list[Callable[[Standing], Call]] = []
         for raw_namespace, raw_id, record, _, writes in grouped(items, 5):
-            at = replace(goal, namespace=namespace_of(raw_namespace), checkpoint_id=to_text(raw_id))
+            at = goal._replace(namespace=namespace_of(raw_namespace), checkpoint_id=to_text(raw_id))
             digests = core.parsed(origin, at.checkpoint_id, record).digests
             fresh = [digest for digest in dict.fromkeys(digests) if digest not in sent]
             sent.update(fresh)
-            pairs = [part for digest in fresh for part in (digest, chunks[digest])]
-            copies.append(core.record_builder(at, record, pairs))
+            parts = [digest + chunks[digest] for digest in fresh]
+            copies.append(core.record_builder(at, record, parts))
             copies += [core.writes_builder(at, stored[16:]) for stored in writes]
         await core.store_all(link, goal, copies)
 
@@ -63,7 +62,7 @@ async def _keep_latest(core: Checkpoints, link: Link, place: Place) -> None:
     ids = await _ids_by_namespace(core, link, place)
     removed = False
     for namespace, found in ids.items():
-        within = replace(place, namespace=namespace)
+        within = place._replace(namespace=namespace)
         keep = {found[0]} | await _delta_chain(core, link, within, found[0])
         gone = [checkpoint_id for checkpoint_id in found if checkpoint_id not in keep]
         removed |= await _remove(core, link, within, gone)
@@ -84,7 +83,7 @@ async def delete_for_runs(core: Checkpoints, link: Link, run_ids: Sequence[str])
                 doomed.setdefault(namespace, set()).add(checkpoint_id)
         removed = False
         for namespace, gone in doomed.items():
-            within = replace(place, namespace=namespace)
+            within = place._replace(namespace=namespace)
             keep = await _needed_by_survivors(core, link, within, gone)
             removed |= await _remove(core, link, within, [i for i in gone if i not in keep])
         if removed:

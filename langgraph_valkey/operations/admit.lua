@@ -1,12 +1,16 @@
 -- What the scripts that store something begin with.
 --
 -- ARGV  1 entry(16) nonce(16) gen(16) newest stamp the writer knows(16) ttl in
---         ms(16, 0 for none) trusted(1) complete(1)
---       2 namespace, 3 checkpoint id
+--         ms(16, 0 for none) trusted(1) complete(1) length of namespace(6) and of
+--         id(6) namespace id payload: one argument, as each costs the client more
+--         than its bytes do
 
-local HEAD, NS, ID = ARGV[1], ARGV[2], ARGV[3]
-local ENTRY, AT = sub(HEAD, 1, 16), ARGV[2] .. '\0' .. ARGV[3]
-local TRUSTED, COMPLETE = sub(HEAD, 81, 81) == '1', sub(HEAD, 82, 82) == '1'
+local HEAD = ARGV[1]
+local ENTRY, TRUSTED, COMPLETE = sub(HEAD, 1, 16), sub(HEAD, 81, 81), sub(HEAD, 82, 82) == '1'
+local NS_END = 94 + tonumber(sub(HEAD, 83, 88))
+local ID_END = NS_END + tonumber(sub(HEAD, 89, 94))
+local NS, ID, PAYLOAD = sub(HEAD, 95, NS_END), sub(HEAD, NS_END + 1, ID_END), sub(HEAD, ID_END + 1)
+local AT = NS .. '\0' .. ID
 local NEVER = '0000000000000000'
 
 -- Why a write is not wanted any more, if it is not:
@@ -27,7 +31,7 @@ local function refusal(m, gen, now)
 end
 
 local function create(gen, now, dead)
-  call('DEL', INDEX, SWEEP)
+  call('DEL', INDEX)
   call('ZADD', INDEX, 0, '!' .. ENTRY)
   if gen == NEVER then gen = format('%016.0f', math.max(now, dead + 1)) end
   return ENTRY .. gen .. format('%016.0f', math.max(now, tonumber(gen))) .. '0000000'

@@ -29,17 +29,17 @@ class Status(Enum):
 
 
 class Standing(NamedTuple):
-    """What a process knows of a thread on the server.
+    """What a process knows of a thread on the server, as the server put it.
 
     Attributes:
-        nonce: The thread's mark, 16 bytes; empty if there is none.
-        gen: The stamp of its creation; 0 if there is none.
-        stamp: The newest stamp seen: microseconds of the server's clock.
+        nonce: The thread's mark, 16 bytes; zeros if there is none.
+        gen: The stamp of its creation, 16 digits; zeros if there is none.
+        stamp: The newest stamp seen: microseconds of the server's clock, 16 digits.
     """
 
-    nonce: bytes = b""
-    gen: int = 0
-    stamp: int = 0
+    nonce: bytes = bytes(16)
+    gen: bytes = b"0" * 16
+    stamp: bytes = b"0" * 16
 
 
 class Answer(NamedTuple):
@@ -65,7 +65,5 @@ _STATUS = {status.value: status for status in Status}
 def read(reply: list[Any]) -> Answer:
     """Take a reply apart."""
     status, identity, text = reply[:3]
-    standing = Standing(text[:16], int(text[16:32]), int(text[32:48]))
-    if not standing.gen:
-        standing = Standing(stamp=standing.stamp)
+    standing = Standing(text[:16], text[16:32], text[32:48])
     return Answer(_STATUS[status], identity, standing, reply[3:])

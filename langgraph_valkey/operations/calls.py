@@ -6,57 +6,68 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from typing import NamedTuple
 
 from langgraph_valkey import limits
 from langgraph_valkey.keys import ThreadKeys, namespace_field, to_bytes
 from langgraph_valkey.link import Call, Script
 from langgraph_valkey.operations.answer import Standing
 
-_READS = "#!lua flags=no-writes\n"
-_STORES = "#!lua\n"
-_CHANGES = "#!lua flags=allow-oom\n"
-"""What frees memory must run when there is none left."""
 
-_SLIDES = "#!lua \n"
+class _Kind(NamedTuple):
+    """What a script may do, and what it is put together from."""
+
+    flags: str
+    parts: tuple[str, ...]
+    keys: int
+    writes: bool
+
+
+_READS = _Kind("flags=no-writes", ("prelude",), 2, writes=False)
+_SLIDES = _Kind("", ("prelude",), 2, writes=True)
 """A read that puts off the end of a thread."""
 
-_PARTS = {
-    _READS: ("prelude",),
-    _STORES: ("prelude", "admit"),
-    _CHANGES: ("prelude", "change"),
-    _SLIDES: ("prelude",),
-}
-
-_NO_NONCE = bytes(16)
+_STORES = _Kind("", ("prelude", "admit"), 3, writes=True)
+_CHANGES = _Kind("flags=allow-oom", ("prelude", "change"), 3, writes=True)
+"""What frees memory must run when there is none left."""
 
 
 @cache
-def _script(name: str, flags: str) -> Script:
+def _script(name: str, kind: _Kind) -> Script:
     folder = files(__package__)
-    parts = [(folder / f"{part}.lua").read_text("utf-8") for part in (*_PARTS[flags], name)]
-    return Script(name, flags + "\n".join(parts))
+    parts = [(folder / f"{part}.lua").read_text("utf-8") for part in (*kind.parts, name)]
+    return Script(name, f"#!lua {kind.flags}\n" + "\n".join(parts))
 
 
 def _call(
-    name: str, flags: str, keys: ThreadKeys, args: list[bytes], size: int | None = None
+    name: str, kind: _Kind, keys: ThreadKeys, args: list[bytes], size: int | None = None
 ) -> Call:
     if size is None:
         size = sum(map(len, args))
-    return Call(_script(name, flags), keys, args, writes=flags != _READS, size=size)
+    return Call(_script(name, kind), keys[: kind.keys], args, kind.writes, size)
 
 
 def _head(
-    entry: bytes, standing: Standing, ttl_ms: int | None, trusted: bool, complete: bool
+    entry: bytes,
+    standing: Standing,
+    ttl_ms: int | None,
+    flags: bytes,
+    namespace: str,
+    checkpoint_id: str,
+    payload: bytes,
 ) -> bytes:
     """The first argument of what stores something (``admit.lua``)."""
-    return b"%s%s%016d%016d%016d%d%d" % (
+    name, identifier = namespace_field(namespace), to_bytes(checkpoint_id)
+    return b"%b%b%b%b%016d%b%06d%06d%b%b%b" % (
         entry,
-        standing.nonce or _NO_NONCE,
-        standing.gen,
-        standing.stamp,
+        *standing,
         ttl_ms or 0,
-        trusted,
-        complete,
+        flags,
+        len(name),
+        len(identifier),
+        name,
+        identifier,
+        payload,
     )
 
 
@@ -66,7 +77,7 @@ class Stored:
 
     Attributes:
         record: The record.
-        chunks: Digest and stored chunk, in turn, of what is sent.
+        chunks: What is sent: digest and stored chunk, joined.
         trusted: What is not sent stands in the parent's record.
         complete: All chunks the record refers to are sent.
     """
@@ -97,9 +108,9 @@ def put(
         stored: What is stored.
         standing: What the writer knows of the thread.
     """
-    head = _head(entry, standing, ttl_ms, stored.trusted, stored.complete)
-    args = [head, namespace_field(namespace), to_bytes(checkpoint_id), stored.record]
-    return _call("put", _STORES, keys, args + stored.chunks)
+    flags = b"%d%d" % (stored.trusted, stored.complete)
+    head = _head(entry, standing, ttl_ms, flags, namespace, checkpoint_id, stored.record)
+    return _call("put", _STORES, keys, [head, *stored.chunks])
 
 
 def put_writes(
@@ -112,9 +123,8 @@ def put_writes(
     standing: Standing,
 ) -> Call:
     """Store a task's writes on a checkpoint. Args are as of `put`."""
-    head = _head(entry, standing, ttl_ms, trusted=False, complete=True)
-    args = [head, namespace_field(namespace), to_bytes(checkpoint_id), stored]
-    return _call("put_writes", _STORES, keys, args)
+    head = _head(entry, standing, ttl_ms, b"01", namespace, checkpoint_id, stored)
+    return _call("put_writes", _STORES, keys, [head])
 
 
 def get(
@@ -136,13 +146,16 @@ def get(
         slide_ttl_ms: Put off the thread's end to this long from now.
         size: About how many bytes will come back.
     """
-    args = [
-        namespace_field(namespace),
-        to_bytes(checkpoint_id),
+    name, identifier = namespace_field(namespace), to_bytes(checkpoint_id)
+    head = b"%016d%06d%06d%b%b%b" % (
+        slide_ttl_ms or 0,
+        len(name),
+        len(identifier),
+        name,
+        identifier,
         to_bytes(believed),
-        b"%d" % (slide_ttl_ms or 0),
-    ]
-    return _call("get", _SLIDES if slide_ttl_ms else _READS, keys, args, size)
+    )
+    return _call("get", _SLIDES if slide_ttl_ms else _READS, keys, [head], size)
 
 
 def page(

@@ -1,6 +1,6 @@
 -- What every script of a thread shares.
 --
--- KEYS   1 state, 2 index, 3 graves, 4 sweep (see keys.py)
+-- KEYS   1 state, 2 index, 3 graves (see keys.py); readers are given the first two
 -- state  'm'                nonce(16) gen(16) stamp(16) namespaces(6) scarred(1)
 --        'H'namespace       ordinal(6) head
 --        'O'ordinal         namespace
@@ -8,15 +8,17 @@
 --        'x'namespace\0id   entry(16)*         'w'entry   stamp(16) writes
 -- index  '!'nonce, '='ordinal id
 -- graves ''  when the thread was deleted, namespace\0id  when that checkpoint was,
---        '\1' while a sweep is open; a thread is scarred once there was either of
---        the latter, so that others need not look
+--        '\1' how many sweeps are open, '\2' until when they are honoured,
+--        '\3'digest  a chunk they must keep (score -1)
+--        A thread is scarred once a checkpoint was removed or a sweep opened, so
+--        that nobody need look there before.
 --
 -- An entry is the writer and sequence number of a call; a nonce is the entry that
 -- made the thread. Stamps are microseconds of the server's clock in 16 digits,
 -- and never repeat or go back within a thread: they are its sequence numbers too.
 -- A namespace's ordinal tells which came when, and keeps the index in that order.
 
-local STATE, INDEX, GRAVES, SWEEP = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local STATE, INDEX, GRAVES = KEYS[1], KEYS[2], KEYS[3]
 local call, sub, byte, format = redis.call, string.sub, string.byte, string.format
 local MOST = 1000 -- arguments of one command: Lua's stack ends at 8000
 local HEADER = 27
@@ -41,7 +43,7 @@ end
 
 -- The identity of a thread that is not there, at a stamp.
 local function nothing(stamp)
-  return format('%048.0f0000000', stamp)
+  return string.rep('\0', 16) .. format('%032.0f0000000', stamp)
 end
 
 local function absent()

@@ -1,5 +1,5 @@
 -- Store one checkpoint.
--- ARGV  4 record, 5... digest, chunk, digest, chunk, ...
+-- Payload: the record. ARGV  2... digest(16) chunk
 -- Trusted: what is not sent stands in the parent's record. Complete: everything
 -- the record refers to is sent.
 
@@ -20,36 +20,36 @@ end
 -- What the record refers to, is not sent and is not there.
 local function missing(record, sweeping)
   local sent, names, lacking, kept = {}, digests_of(record, '', {}), {}, {}
-  for i = 5, #ARGV, 2 do sent[ARGV[i]] = true end
+  for i = 2, #ARGV do sent[sub(ARGV[i], 1, 16)] = true end
   for i = 1, #names do
     if not sent[names[i]] and call('HEXISTS', STATE, 'c' .. names[i]) == 0 then
       lacking[#lacking + 1] = names[i]
     end
-    kept[#kept + 1] = names[i]
-    kept[#kept + 1] = '1'
+    kept[#kept + 1] = '-1'
+    kept[#kept + 1] = '\3' .. names[i]
   end
   if #lacking == 0 and sweeping then
     for from = 1, #kept, MOST do
-      call('HSET', SWEEP, unpack(kept, from, math.min(from + MOST - 1, #kept)))
+      call('ZADD', GRAVES, unpack(kept, from, math.min(from + MOST - 1, #kept)))
     end
   end
   return lacking
 end
 
-local record, this = ARGV[4], 'r' .. AT
+local record, this = PAYLOAD, 'r' .. AT
 local m, fields, ordinal, head, parent, here = admit('r' .. NS .. '\0' .. parent_of(record), this)
 if not m then return fields end
 
-local sweeping = sub(m, 55) == '1' and call('EXISTS', SWEEP) == 1
-if sweeping or not (TRUSTED and parent) then
+local sweeping = sub(m, 55) == '1' and call('ZSCORE', GRAVES, '\1')
+if sweeping or TRUSTED ~= '1' or not parent then
   local lacking = missing(record, sweeping)
   if #lacking > 0 then return reply('missing', m, lacking) end
 end
 
 local n = #fields
-for i = 5, #ARGV, 2 do
-  fields[n + 1] = 'c' .. ARGV[i]
-  fields[n + 2] = ARGV[i + 1]
+for i = 2, #ARGV do
+  fields[n + 1] = 'c' .. sub(ARGV[i], 1, 16)
+  fields[n + 2] = sub(ARGV[i], 17)
   n = n + 2
 end
 -- The same writer's older call that comes late changes nothing.

@@ -1,5 +1,5 @@
 -- Store the writes of one task on a checkpoint, which may come later itself.
--- ARGV  4 writes
+-- Payload: the writes.
 
 local list, this = 'x' .. AT, 'w' .. ENTRY
 local m, fields, _, _, entries, here = admit(list, this)
@@ -9,6 +9,6 @@ if not here then
   fields[n + 1] = list
   fields[n + 2] = (entries or '') .. ENTRY
   fields[n + 3] = this
-  fields[n + 4] = sub(m, 33, 48) .. ARGV[4]
+  fields[n + 4] = sub(m, 33, 48) .. PAYLOAD
 end
 return store(m, fields)

@@ -23,7 +23,7 @@ for i = 3, #ARGV do
     call('HSET', STATE, 'H' .. ns, ordinal .. head)
   end
 end
-call('ZREMRANGEBYSCORE', GRAVES, '-inf', format('%.0f', t.stamp - tonumber(ARGV[1]) * 1000))
+call('ZREMRANGEBYSCORE', GRAVES, 1000, format('%.0f', t.stamp - tonumber(ARGV[1]) * 1000))
 call('PEXPIRE', GRAVES, ARGV[1])
 save(t, '1')
 return reply('ok', t.text)

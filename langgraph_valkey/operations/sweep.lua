@@ -1,5 +1,5 @@
 -- Drop the chunks that no record refers to, step by step. While a sweep is
--- open, each put checks all it refers to and notes it in `sweep`, so that
+-- open, each put checks all it refers to and notes it in `graves`, so that
 -- nothing new can come to lean on a chunk that is about to go.
 -- ARGV  1 step: 'open', 'scan', 'drop', 'close'; 2 how long the sweep may take,
 --       in ms; 'scan': 3 cursor; 'drop': 3... digests
@@ -7,14 +7,26 @@
 local t = thread()
 if not t then return absent() end
 
-local step = ARGV[1]
+local step, now = ARGV[1], clock()
+local function finish()
+  call('ZREMRANGEBYSCORE', GRAVES, -1, -1)
+  call('ZREM', GRAVES, '\1', '\2')
+end
+
+local open = call('ZMSCORE', GRAVES, '\1', '\2')
+if open[2] and tonumber(open[2]) < now then -- left open by a sweeper that died
+  finish()
+  open = {}
+end
 if step == 'open' then
-  call('HINCRBY', SWEEP, '#', 1)
+  call('ZINCRBY', GRAVES, 1, '\1')
   save(t, '1')
-elseif call('EXISTS', SWEEP) == 0 then
+elseif not open[1] then
   return reply('closed', t.text)
 end
-call('PEXPIRE', SWEEP, ARGV[2])
+call('ZADD', GRAVES, format('%.0f', now + ARGV[2] * 1000), '\2')
+call('PEXPIRE', GRAVES, ARGV[2], 'NX')
+call('PEXPIRE', GRAVES, ARGV[2], 'GT')
 
 if step == 'scan' then
   local page = call('HSCAN', STATE, ARGV[3], 'COUNT', MOST, 'NOVALUES')
@@ -29,8 +41,8 @@ if step == 'scan' then
 end
 if step == 'drop' then
   for i = 3, #ARGV do
-    if call('HEXISTS', SWEEP, ARGV[i]) == 0 then call('HDEL', STATE, 'c' .. ARGV[i]) end
+    if not call('ZSCORE', GRAVES, '\3' .. ARGV[i]) then call('HDEL', STATE, 'c' .. ARGV[i]) end
   end
 end
-if step == 'close' and call('HINCRBY', SWEEP, '#', -1) <= 0 then call('DEL', SWEEP) end
+if step == 'close' and tonumber(call('ZINCRBY', GRAVES, -1, '\1')) <= 0 then finish() end
 return reply('ok', t.text)
