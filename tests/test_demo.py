@@ -156,7 +156,7 @@ def test_a_tour_on_a_directory_that_was_there_keeps_it(tmp_path: Path) -> None:
     data_dir = tmp_path / "data"
     data_dir.mkdir()
     (data_dir / "mine").write_text("mine")
-    output = ended_well(run("--data-dir", data_dir, "--question", "Which colour has the moon?"))
+    output = ended_well(run("--data-dir", data_dir, "--question", "Are quokkas wombats?"))
     assert "The documents say nothing about" in acts(output)["Ask, and be killed"]
     assert "the agent, after it answered" in acts(output)["Ask, and be killed"]
     assert (data_dir / "mine").read_text() == "mine"
@@ -236,6 +236,19 @@ def test_ctrl_c_keeps_the_thread(tmp_path: Path) -> None:
     assert errors == ""
     assert "What was done is kept" in output
     assert no_server_on(tmp_path)
+
+
+def test_ctrl_c_ends_the_tour_and_all_that_it_started(tmp_path: Path) -> None:
+    data_dir = tmp_path / "data"
+    with started("--data-dir", data_dir) as process:
+        read_until(process, "-> search_documents")
+        process.send_signal(signal.SIGINT)
+        output, errors = process.communicate(timeout=ENOUGH_S / 2)  # till all let go of the pipe
+    assert process.returncode == 130
+    assert errors == ""
+    assert "Stopped." in output
+    assert "Go on" not in output
+    assert not data_dir.exists()
 
 
 def test_a_wrong_model_is_told_in_a_sentence(tmp_path: Path) -> None:

@@ -11,12 +11,14 @@ neither the end of its process nor that of the server ends a conversation.
 ========================  ======================================================
 `words`, `documents`      what it knows, and how it searches
 `tools`                   what it can do; writing a note needs approval
-`scripted_model`          a chat model that needs no network
-`models`                  which chat model to use
+`models`                  which chat model it thinks with
+`scripted_model`,         one that needs no network, and the rules it follows
+`rules`
 `graph`                   the ReAct loop
-`conversation`            one thread: ask, stop for approval, go on
-`tour`, `branches`,       what the tour shows
-`sizes`, `crowd`
+`conversation`, `chat`    one thread: ask, stop for approval, go on
+`tour`, `child`,          the tour, and what it shows
+`branches`, `crowd`,
+`sizes`
 `show`                    how it looks in a terminal
 ========================  ======================================================
 """

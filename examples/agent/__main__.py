@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
+import logging
+import os
 import sys
 from pathlib import Path
 
@@ -64,6 +66,9 @@ def _run(given: argparse.Namespace) -> int:
         tell=given.tell,
     )
     screen = Screen()
+    # A step that ends just after Ctrl-C finds its executor closed, and a stack trace of
+    # that would be logged; the step is run again when the thread goes on.
+    logging.getLogger("concurrent.futures").setLevel(logging.CRITICAL)
     try:
         if given.interactive and sys.stdin.isatty():
             with contextlib.suppress(ImportError):
@@ -71,8 +76,12 @@ def _run(given: argparse.Namespace) -> int:
         (chat if chatting else tour)(options, screen)
     except KeyboardInterrupt:
         screen.line("\n")
-        screen.line("  Stopped. What was done is kept; start again to go on.", "dim")
+        told = "What was done is kept; start again to go on." if chatting else "Nothing still runs."
+        screen.line(f"  Stopped. {told}", "dim")
         return INTERRUPTED
+    except BrokenPipeError:  # nobody reads on, as with `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except (DemoError, LanggraphValkeyError) as error:
         screen.line()
         Screen(sys.stderr).text(str(error), style="red")

@@ -36,7 +36,12 @@ class AgentProcess:
         command += [] if question is None else ["--question", question]
         try:
             self._process = subprocess.Popen(  # noqa: S603 - this very program
-                command, cwd=REPOSITORY, stdin=subprocess.PIPE, pass_fds=(writing,), text=True
+                command,
+                cwd=REPOSITORY,
+                stdin=subprocess.PIPE,
+                pass_fds=(writing,),
+                text=True,
+                start_new_session=True,  # Ctrl-C is for the tour, which then ends this too
             )
         finally:
             os.close(writing)

@@ -27,6 +27,7 @@ _PACKAGES = ("langgraph_valkey", "rag_cache")
 _SATURATION = 1.2
 _LENGTH_MATTERS = 0.75
 _HEADING_WEIGHT = 2
+_NO_HEADING = "beginning"
 _WORDS_LEAST = 6
 """Docstrings shorter than this say nothing that could answer a question."""
 
@@ -121,10 +122,10 @@ def _of_markdown(text: str) -> Iterator[tuple[str, int, str]]:
         if heading is None:
             lines.append(line)
             continue
-        yield " > ".join(above), start, "\n".join(lines).strip()
+        yield " > ".join(above) or _NO_HEADING, start, "\n".join(lines).strip()
         above = [*above[: len(heading[1]) - 1], heading[2].strip()]
         lines, start = [], number
-    yield " > ".join(above), start, "\n".join(lines).strip()
+    yield " > ".join(above) or _NO_HEADING, start, "\n".join(lines).strip()
 
 
 def _of_python(text: str) -> Iterator[tuple[str, int, str]]:

@@ -14,6 +14,7 @@ from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolCall, ToolMessage
 
+from examples.agent.tools import WRITTEN
 from examples.agent.words import sentences, stems, topic
 
 _HIT = re.compile(r"^\d+\. (\S+) # (.+)$", re.MULTILINE)
@@ -105,6 +106,6 @@ def _answer(about: list[str], results: dict[str, list[str]]) -> str:
 def _about_note(results: list[str]) -> list[str]:
     if not results:
         return []
-    written = results[-1].startswith("written to ")
-    path = results[-1].removeprefix("written to ")
+    written = results[-1].startswith(WRITTEN)
+    path = results[-1].removeprefix(WRITTEN)
     return [f"The note is in {path}." if written else "You declined the note; nothing was written."]

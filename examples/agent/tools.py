@@ -15,6 +15,9 @@ from langgraph.types import interrupt
 from examples.agent.documents import Library, Passage
 from examples.agent.words import sentences
 
+WRITTEN = "written to "
+"""How the answer of `write_note` begins, if the note was written."""
+
 _READ_MOST = 6_000
 """Characters of a document given to the model at once."""
 
@@ -82,7 +85,7 @@ def make_tools(library: Library, notes: Path) -> list[BaseTool]:
             return "declined by the user, nothing written"
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(text + "\n", "utf-8")
-        return f"written to {path}"
+        return WRITTEN + path
 
     return [search_documents, read_document, count_lines, write_note]
 

@@ -23,7 +23,7 @@ from examples.agent.graph import Agent, build_agent
 from examples.agent.models import OFFLINE, chat_model
 from examples.agent.show import Screen, short, size
 from examples.agent.sizes import sizes
-from examples.agent.tools import make_tools
+from examples.agent.tools import WRITTEN, make_tools
 from langgraph_valkey import ValkeySaver
 from langgraph_valkey.local import LocalValkey
 
@@ -116,8 +116,10 @@ def _resumed(stage: Stage, first: int) -> None:
         screen.text(f"server {valkey.pid}, agent {process.pid}", "started", label_style="green")
         process.finish("y\n")
     screen.line()
-    for note in sorted(notes_in(options.data_dir).glob("*.md")):
-        screen.text(f"{note}, {note.stat().st_size} bytes", "written", label_style="green")
+    for message in talk.state().values["messages"]:
+        if message.name == "write_note" and message.text.startswith(WRITTEN):
+            note = notes_in(options.data_dir) / message.text.removeprefix(WRITTEN)
+            screen.text(f"{note}, {note.stat().st_size} bytes", "written", label_style="green")
     screen.act(3, "History", f"Thread {THREAD}, a checkpoint a step, and the process that made it.")
     line = _line(stage)
     branches.show_history(screen, line, killed_at, (first, process.pid))
