@@ -46,7 +46,7 @@ class Checkpoints:
         self,
         codec: Codec,
         known: Known,
-        writer: Writer,
+        writer: drafts.Writer,
         *,
         prefix: str,
         ttl_ms: int | None,

@@ -18,8 +18,8 @@ the same key. A hash tag ends at the first ``}``, so braces are escaped in it.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
 from uuid import UUID
 
 _STATE = b"}:state"
@@ -27,7 +27,8 @@ _EMPTY = b"%"
 _SEPARATOR = b"\0"
 
 
-class ThreadKeys(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class ThreadKeys:
     """The keys of one thread, in the order in which scripts take them."""
 
     state: bytes

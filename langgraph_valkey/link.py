@@ -120,7 +120,7 @@ def finish_each(steps: AsyncGenerator[T, None]) -> Iterator[T]:
     try:
         while True:
             try:
-                item = finish(anext(steps))  # type: ignore[arg-type]
+                item = finish(anext(steps))
             except StopAsyncIteration:
                 return
             yield item

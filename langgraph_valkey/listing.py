@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from typing import Any
 
 from langchain_core.runnables import RunnableConfig
@@ -38,10 +38,10 @@ async def list_checkpoints(
     core: Checkpoints,
     link: Link,
     config: RunnableConfig | None,
-    filter: Mapping[str, Any] | None,
+    criteria: Mapping[str, Any] | None,
     before: RunnableConfig | None,
     limit: int | None,
-) -> AsyncIterator[CheckpointTuple]:
+) -> AsyncGenerator[CheckpointTuple, None]:
     """Checkpoints, newest first; see `BaseCheckpointSaver.list`."""
     left = limit
     if left is not None and left <= 0:
@@ -49,12 +49,12 @@ async def list_checkpoints(
     bound = ((before or {}).get("configurable") or {}).get("checkpoint_id") or ""
     if config:
         async for found in _of_thread(
-            core, link, place_of(core.prefix, config), filter, bound, left
+            core, link, place_of(core.prefix, config), criteria, bound, left
         ):
             yield found
         return
     async for place in threads(core, link):
-        async for found in _of_thread(core, link, place, filter, bound, left):
+        async for found in _of_thread(core, link, place, criteria, bound, left):
             yield found
             if left is not None:
                 left -= 1
@@ -66,14 +66,14 @@ async def _of_thread(
     core: Checkpoints,
     link: Link,
     place: Place,
-    filter: Mapping[str, Any] | None,
+    criteria: Mapping[str, Any] | None,
     before: str,
     limit: int | None,
 ) -> AsyncIterator[CheckpointTuple]:
     if before and place.checkpoint_id >= before:
         return
     left = limit if limit is not None else -1
-    walk = _filtered(core, link, place, filter, before) if filter else _all(
+    walk = _filtered(core, link, place, criteria, before) if criteria else _all(
         core, link, place, before, limit
     )  # fmt: skip
     async for found in walk:
@@ -96,11 +96,11 @@ async def _all(
 
 
 async def _filtered(
-    core: Checkpoints, link: Link, place: Place, filter: Mapping[str, Any], before: str
+    core: Checkpoints, link: Link, place: Place, criteria: Mapping[str, Any], before: str
 ) -> AsyncIterator[CheckpointTuple]:
     """Those whose metadata fit; nothing else of the others is read."""
     async for namespace, checkpoint_id, metadata in metadata_of(core, link, place, before):
-        if not all(metadata.get(key) == wanted for key, wanted in filter.items()):
+        if not all(metadata.get(key) == wanted for key, wanted in criteria.items()):
             continue
         config = place.config(namespace, checkpoint_id)
         found = await core.get_tuple(link, config)

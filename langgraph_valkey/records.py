@@ -238,7 +238,7 @@ class Write(NamedTuple):
 
     task_path: str
     task_id: str
-    index: int
+    idx: int
     channel: str
     kind: str
     plain: bytes
@@ -264,17 +264,17 @@ def merge_writes(codec: Codec, entries: bytes, stored: Sequence[bytes | None]) -
     for number, raw in enumerate(stored):
         entry = entries[16 * number : 16 * number + 16]
         for write in parse_writes(codec, entry, raw):
-            cell = (write.task_id, write.index)
+            cell = (write.task_id, write.idx)
             standing = cells.get(cell)
             if standing is not None and (
-                write.index >= 0
+                write.idx >= 0
                 or (standing.entry[:8] == entry[:8] and standing.entry[8:] > entry[8:])
             ):
                 continue
             cells[cell] = write
     if len(cells) < 2:
         return list(cells.values())
-    return sorted(cells.values(), key=lambda w: writes_sort_key(w.task_path, w.task_id, w.index))
+    return sorted(cells.values(), key=lambda w: writes_sort_key(w.task_path, w.task_id, w.idx))
 
 
 def parse_writes(codec: Codec, entry: bytes, stored: bytes | None) -> list[Write]:
@@ -290,7 +290,8 @@ def parse_writes(codec: Codec, entry: bytes, stored: bytes | None) -> list[Write
         raise Damaged(f"its writes {entry.hex()} are gone or cut short")
     if stored[_STAMP] > NEWEST_READ:
         raise UnknownFormat(
-            f"its writes are of format {stored[_STAMP]}, written by a later release; upgrade this one"
+            f"its writes are of format {stored[_STAMP]}: they were written by a later release; "
+            "upgrade this one"
         )
     packed = stored[begin:]
     if checksum(packed) != stored[_STAMP + 1 : begin]:
@@ -299,10 +300,10 @@ def parse_writes(codec: Codec, entry: bytes, stored: bytes | None) -> list[Write
     task, path = to_text(task_id), to_text(task_path)
     return [
         Write(
-            path, task, index, to_text(channel),
+            path, task, idx, to_text(channel),
             kind if isinstance(kind, str) else _KINDS[kind], plain, entry,
         )
-        for index, channel, kind, plain in cells
+        for idx, channel, kind, plain in cells
     ]  # fmt: skip
 
 

@@ -11,9 +11,6 @@ import threading
 import time
 from collections.abc import (
     AsyncIterator,
-    Awaitable,
-    Callable,
-    Collection,
     Iterator,
     Mapping,
     Sequence,
@@ -70,7 +67,11 @@ class ValkeySaver(BaseCheckpointSaver[str]):
     """
 
     def __init__(
-        self, settings: Settings | None = None, *, serde: SerializerProtocol | None = None
+        self,
+        settings: Settings | None = None,
+        *,
+        serde: SerializerProtocol | None = None,
+        link: Link | None = None,
     ) -> None:
         """Make a saver from settings.
 
@@ -78,20 +79,28 @@ class ValkeySaver(BaseCheckpointSaver[str]):
             settings: Where the server is, and how threads are kept; read from
                 the environment (`Settings.from_env`) if not given.
             serde: The serializer; LangGraph's `JsonPlusSerializer` if not given.
+            link: A link of your own that never suspends, for both faces; for
+                tests (`testing.MemoryLink`).
 
         Raises:
             ConfigurationError: The settings, or the serializer, can't be used.
         """
-        settings = settings or Settings.from_env()
-        blocking = BlockingLink(settings)
-        loops = LoopLink(settings, blocking)
-        self._begin(
-            settings,
-            serde,
-            Retrying(blocking, settings),
-            Retrying(loops, settings),
-            (loops.close, blocking.close),
-        )
+        self.settings = settings or Settings.from_env()
+        self._links: tuple[BlockingLink | LoopLink, ...] = ()
+        if link is None:
+            blocking = BlockingLink(self.settings)
+            loops = LoopLink(self.settings, blocking)
+            self._links = (loops, blocking)
+            self._blocking: Link = Retrying(blocking, self.settings)
+            self._loops: Link = Retrying(loops, self.settings)
+        else:
+            self._blocking = self._loops = link
+        self._calls = _CallsUnderWay()
+        key = self.settings.digest_key
+        self._digest_key = key.get_secret_value() if key is not None else None
+        self._known = Known()
+        self._writer = Writer()
+        super().__init__(serde=serde or BaseCheckpointSaver.serde)
 
     @classmethod
     def from_url(cls, url: str, *, serde: SerializerProtocol | None = None, **options: Any) -> Self:
@@ -118,31 +127,10 @@ class ValkeySaver(BaseCheckpointSaver[str]):
             serde: The serializer.
             **options: Fields of `Settings`.
         """
-        saver = cls.__new__(cls)
-        saver._begin(Settings(**options), serde, link, link, ())
-        return saver
-
-    def _begin(
-        self,
-        settings: Settings,
-        serde: SerializerProtocol | None,
-        blocking: Link,
-        loops: Link,
-        closers: tuple[Callable[[], None], ...],
-    ) -> None:
-        self.settings = settings
-        self._blocking = blocking
-        self._loops = loops
-        self._closers = closers
-        self._calls = _CallsUnderWay()
-        key = settings.digest_key
-        self._digest_key = key.get_secret_value() if key is not None else None
-        self._known = Known()
-        self._writer = Writer()
-        super().__init__(serde=serde or BaseCheckpointSaver.serde)
+        return cls(Settings(**options), serde=serde, link=link)
 
     @property
-    def serde(self) -> SerializerProtocol:  # type: ignore[override]
+    def serde(self) -> SerializerProtocol:
         """The serializer. Setting another one makes the saver use it."""
         return self._core.codec.serde
 
@@ -169,7 +157,7 @@ class ValkeySaver(BaseCheckpointSaver[str]):
         self,
         config: RunnableConfig | None,
         *,
-        filter: dict[str, Any] | None = None,
+        filter: dict[str, Any] | None = None,  # noqa: A002
         before: RunnableConfig | None = None,
         limit: int | None = None,
     ) -> Iterator[CheckpointTuple]:
@@ -254,7 +242,7 @@ class ValkeySaver(BaseCheckpointSaver[str]):
         self,
         config: RunnableConfig | None,
         *,
-        filter: dict[str, Any] | None = None,
+        filter: dict[str, Any] | None = None,  # noqa: A002
         before: RunnableConfig | None = None,
         limit: int | None = None,
     ) -> AsyncIterator[CheckpointTuple]:
@@ -343,8 +331,8 @@ class ValkeySaver(BaseCheckpointSaver[str]):
         self._close()
 
     def _close(self) -> None:
-        for close in self._closers:
-            close()
+        for link in self._links:
+            link.close()
 
     def __enter__(self) -> Self:
         return self

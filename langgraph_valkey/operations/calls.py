@@ -44,7 +44,8 @@ def _call(
 ) -> Call:
     if size is None:
         size = sum(map(len, args))
-    return Call(_script(name, kind), keys[: kind.keys], args, kind.writes, size)
+    names = (keys.state, keys.index, keys.graves)[: kind.keys]
+    return Call(_script(name, kind), names, args, kind.writes, size)
 
 
 def _head(

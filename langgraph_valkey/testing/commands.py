@@ -233,6 +233,12 @@ def _zadd(on: Commands, key: bytes, *pairs: bytes) -> int:
     )
 
 
+def _zincrby(on: Commands, key: bytes, step: bytes, member: bytes) -> bytes:
+    score = on.keyspace.scores(key).get(member, 0.0) + _score(step)
+    on.keyspace.set(key, member, score, Scores)
+    return _double(score)
+
+
 def _zrem(on: Commands, key: bytes, *members: bytes) -> int:
     on.keyspace.scores(key)
     return sum(on.keyspace.drop(key, member) for member in members)
@@ -335,6 +341,7 @@ _TABLE: dict[str, tuple[int, int, Callable[..., Any]]] = {
     "HINCRBY": (3, 3, _hincrby),
     "HSCAN": (2, _MANY, _hscan),
     "ZADD": (3, _MANY, _zadd),
+    "ZINCRBY": (3, 3, _zincrby),
     "ZREM": (2, _MANY, _zrem),
     "ZCARD": (1, 1, _zcard),
     "ZSCORE": (2, 2, _zscore),

@@ -31,7 +31,7 @@ Failure: TypeAlias = (
     type[WriteRejected] | type[Unreachable] | type[OutcomeUnknown] | type[StoreFull]
 )
 Applied: TypeAlias = bool | Literal["later"]
-Kind: TypeAlias = Literal["state", "index", "graves", "sweep"]
+Kind: TypeAlias = Literal["state", "index", "graves"]
 
 REWIND_MOST = 10_000
 """How many writing calls can be taken back."""
@@ -226,11 +226,7 @@ class MemoryLink:
         """
         end = f":{kind}".encode()
         if thread_id is not None:
-            names = thread_keys("", thread_id)
-            end = {
-                "state": names.state, "index": names.index,
-                "graves": names.graves, "sweep": names.sweep,
-            }[kind]  # fmt: skip
+            end = getattr(thread_keys("", thread_id), kind)
         with self._lock:
             self._set_clock()
             keyspace = self._server.keyspace
