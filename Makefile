@@ -1,0 +1,76 @@
+# Everything from a fresh clone, given Python >= 3.11 and make:
+#   make demo     make test     make check     make help
+# Variables: PYTHON=python3.12  TESTS=tests/test_values.py  SEED=7  ONLY=steps QUICK=1  ROUNDS=3
+
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+
+SEED ?= 0
+TESTS ?= tests
+ROUNDS ?= 3
+
+# Started with -m each, since scripts in a virtual environment break when it is moved.
+RUN := .venv/bin/python -m
+BENCH := .bench-venv/bin/python -m
+PYTEST := $(RUN) pytest -p tests.no_skips
+
+# Those that crash, freeze or cut off servers.
+FAULT_TESTS := tests/test_local.py tests/test_local_cluster.py tests/test_local_proxy.py \
+	tests/test_glide_link.py tests/test_glide_faults.py tests/test_outages.py
+
+# PYTHON if given, else the first one that is new enough.
+FIND_PYTHON = for python in $(if $(PYTHON),"$(PYTHON)",python3 python3.13 python3.12 python3.11) ""; do \
+	  if [ -z "$$python" ]; then \
+	    echo "Python 3.11 or newer is needed: install it, or name one: make PYTHON=/path/to/python3" >&2; \
+	    exit 1; \
+	  fi; \
+	  if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then break; fi; \
+	done
+
+# $(call install,directory,extra)
+install = $(FIND_PYTHON); \
+	echo "Setting up $(1) with $$("$$python" --version): about a minute ..."; \
+	"$$python" -m venv --clear $(1) && \
+	$(1)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[$(2)]' && \
+	touch $(1)/.ready
+
+.PHONY: help demo test check format bench failover clean
+
+help: ## Show the targets
+	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
+
+.venv/.ready: pyproject.toml
+	@$(call install,.venv,dev)
+
+.bench-venv/.ready: pyproject.toml
+	@$(call install,.bench-venv,bench)
+
+demo: .venv/.ready ## Watch an agent that outlives its process and its server (ARGS="--interactive")
+	@$(RUN) examples.agent $(ARGS)
+
+test: .venv/.ready ## Run all tests, on real servers of their own (TESTS=..., SEED=...)
+	@echo "Seeds: random tests draw from seed $(SEED), so each run is the same; SEED=7 tries other cases."
+	@$(PYTEST) --hypothesis-seed=$(SEED) $(TESTS)
+
+check: .venv/.ready ## Check format, lint and types
+	@$(RUN) ruff format --check .
+	@$(RUN) ruff check .
+	@$(RUN) mypy
+
+format: .venv/.ready ## Format the code, and repair what the linter can
+	@$(RUN) ruff check --fix --quiet . || true
+	@$(RUN) ruff format .
+
+bench: .bench-venv/.ready ## Measure against other checkpointers (ONLY=steps QUICK=1 for a glance)
+	@ONLY="$(ONLY)" QUICK="$(QUICK)" $(BENCH) benchmarks
+
+failover: .venv/.ready ## Run the tests that crash, freeze and cut off servers, ROUNDS times
+	@for round in $$(seq $(ROUNDS)); do \
+	  echo "Round $$round of $(ROUNDS), seed $$round"; \
+	  $(PYTEST) --hypothesis-seed=$$round $(FAULT_TESTS) || exit 1; \
+	done
+
+clean: ## Remove what make made: environments, caches, the demo's data
+	@rm -rf .venv .bench-venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist demo-data
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,53 @@
+"""The plugin that turns skips into failures does so, for each way to skip."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest_plugins = "pytester"
+
+PASSES = "def test_it(): pass\n"
+WAYS = {
+    "mark": "import pytest\n@pytest.mark.skip(reason='later')\ndef test_it(): pass\n",
+    "condition": "import pytest\n@pytest.mark.skipif(True, reason='no')\ndef test_it(): pass\n",
+    "call": "import pytest\ndef test_it(): pytest.skip('no server')\n",
+    "fixture": (
+        "import pytest\n@pytest.fixture\ndef server(): pytest.skip('none')\n"
+        "def test_it(server): pass\n"
+    ),
+    "module": "import pytest\npytest.importorskip('no_such_module')\ndef test_it(): pass\n",
+    "expected failure": "import pytest\n@pytest.mark.xfail\ndef test_it(): assert 0\n",
+    "unexpected pass": "import pytest\n@pytest.mark.xfail(strict=False)\ndef test_it(): pass\n",
+}
+
+
+@pytest.fixture(autouse=True)
+def no_other_plugins(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They would be imported anew for each of these runs."""
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+
+
+def run(pytester: pytest.Pytester, source: str, *options: str) -> pytest.RunResult:
+    pytester.makepyfile(test_one=source, test_two=PASSES)
+    return pytester.runpytest_inprocess("-q", "-p", "no:cacheprovider", *options)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_skip_is_a_failure(pytester: pytest.Pytester, way: str) -> None:
+    done = run(pytester, WAYS[way], "-p", "tests.no_skips")
+    assert done.ret == pytest.ExitCode.TESTS_FAILED
+    done.stdout.fnmatch_lines("NOT RUN: test_one.py*")
+
+
+def test_all_run_is_a_success(pytester: pytest.Pytester) -> None:
+    assert run(pytester, PASSES, "-p", "tests.no_skips").ret == pytest.ExitCode.OK
+
+
+def test_none_run_is_no_success(pytester: pytest.Pytester) -> None:
+    done = run(pytester, PASSES, "-p", "tests.no_skips", "-k", "no_such_test")
+    assert done.ret == pytest.ExitCode.NO_TESTS_COLLECTED
+
+
+def test_without_the_plugin_a_skip_passes(pytester: pytest.Pytester) -> None:
+    """So the tests above show the plugin's work, not pytest's."""
+    assert run(pytester, WAYS["mark"]).ret == pytest.ExitCode.OK
