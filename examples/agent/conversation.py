@@ -74,9 +74,11 @@ class Conversation:
         self._screen.text(short(waits["text"], 2 * WIDTH), "", style="dim")
 
     def _run(self, what: Any) -> None:
+        # "sync": a step begins when the checkpoint before it is stored, so what is on the
+        # screen is never ahead of the server by more than the step under way.
         # With two modes each part is a pair, which the type of `stream` does not say.
         parts: Iterator[Any] = self._agent.stream(
-            what, self.config, stream_mode=["messages", "updates"]
+            what, self.config, stream_mode=["messages", "updates"], durability="sync"
         )
         for mode, part in parts:
             if mode == "messages":
