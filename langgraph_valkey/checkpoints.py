@@ -22,7 +22,7 @@ from langgraph.checkpoint.base import (
     get_checkpoint_metadata,
 )
 
-from langgraph_valkey import drafts, limits, operations, pieces, records
+from langgraph_valkey import drafts, limits, operations, pieces, records, writes
 from langgraph_valkey.codec import Codec, Damaged
 from langgraph_valkey.errors import LanggraphValkeyError, ThreadDeleted, Unreachable
 from langgraph_valkey.keys import to_text
@@ -147,7 +147,7 @@ class Checkpoints:
         return partial(self._put_call, place, entry, stored)
 
     def writes_builder(self, place: Place, stored: bytes) -> Callable[[Standing], Call]:
-        """How to store a task's writes in the form of `records.build_writes`."""
+        """How to store a task's writes in the form of `writes.build`."""
         entry = self._writer.entry()
         where = place.keys, entry, self._ttl_ms, place.namespace or "", place.checkpoint_id
         return partial(operations.put_writes, *where, stored)
@@ -209,7 +209,7 @@ class Checkpoints:
         self,
         link: Link,
         config: RunnableConfig,
-        writes: Sequence[tuple[str, Any]],
+        pending: Sequence[tuple[str, Any]],
         task_id: str,
         task_path: str,
     ) -> None:
@@ -217,8 +217,8 @@ class Checkpoints:
         place = place_of(self.prefix, config)
         if not place.checkpoint_id:
             raise ValueError("the config names no checkpoint_id, so there is nothing to write on")
-        if writes:
-            stored = records.build_writes(self.codec, writes, task_id, task_path)
+        if pending:
+            stored = writes.build(self.codec, pending, task_id, task_path)
             await self.store(link, place, self.writes_builder(place, stored))
 
     async def delete_thread(self, link: Link, thread_id: str) -> None:
@@ -251,10 +251,10 @@ class Checkpoints:
         raw_id, record, entries, values = answer.rest
         checkpoint_id = to_text(raw_id)
         parsed = self.parsed(place, checkpoint_id, record)
-        many = len(parsed.digests)
-        chunks = dict(zip(parsed.digests, values, strict=False))
-        writes = entries, values[many:]
-        found, base = self.load(place, namespace, checkpoint_id, parsed, chunks, writes)
+        digests = parsed.digests
+        chunks = dict(zip(digests, values, strict=False))
+        pending = entries, values[len(digests) :]
+        found, base = self.load(place, namespace, checkpoint_id, parsed, chunks, pending)
         self.known.learn(place.thread, answer.standing, namespace, base)
         return found._replace(config=config) if place.checkpoint_id else found
 
@@ -281,7 +281,7 @@ class Checkpoints:
         checkpoint_id: str,
         record: records.Record,
         chunks: Mapping[bytes, bytes | None],
-        writes: tuple[bytes, Sequence[bytes | None]],
+        stored_writes: tuple[bytes, Sequence[bytes | None]],
     ) -> tuple[CheckpointTuple, Base]:
         """A checkpoint as LangGraph takes it, and what is now known of it.
 
@@ -297,7 +297,7 @@ class Checkpoints:
                 values[name], kept[name] = records.load_value(codec, record, entry, chunks)
             checkpoint = records.load_checkpoint(codec, record)
             metadata = codec.open_typed(record.metadata)
-            pending = records.load_writes(codec, records.merge_writes(codec, *writes))
+            loaded = writes.load(codec, writes.merge(codec, *stored_writes))
         except Damaged as damage:
             raise place.corrupt(str(damage), checkpoint_id, place.keys.state) from damage
         checkpoint["channel_values"] = values
@@ -306,7 +306,7 @@ class Checkpoints:
             checkpoint=cast(Checkpoint, checkpoint),
             metadata=metadata,
             parent_config=place.config(namespace, record.parent) if record.parent else None,
-            pending_writes=pending,
+            pending_writes=loaded,
         )
         # A copy: the caller may change the checkpoint it gets.
         versions = dict(checkpoint["channel_versions"])

@@ -53,6 +53,11 @@ def checksum(payload: bytes | memoryview) -> bytes:
     return xxhash.xxh3_64_digest(payload)
 
 
+def is_plain(stored: bytes) -> bool:
+    """Whether a sealed value's bytes stand in it as they are."""
+    return stored[:1] == _TAGS[_AS_IS]
+
+
 class Codec:
     """A serializer with what storing needs of it.
 
@@ -160,6 +165,10 @@ class Codec:
             )
         end = 2 + stored[1]
         return self._cipher.decrypt(stored[2:end].decode(), stored[end:])
+
+    def view(self, stored: bytes) -> bytes | memoryview:
+        """The same as `open`, without a copy where there need be none."""
+        return memoryview(stored)[1:] if is_plain(stored) else self.open(stored)
 
     def seal_typed(self, value: Any) -> bytes:
         """Stored form of a value together with its type name."""

@@ -8,10 +8,10 @@ from typing import Any
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import CheckpointTuple, DeltaChannelHistory, PendingWrite
 
-from langgraph_valkey import limits, operations, records
+from langgraph_valkey import limits, operations, records, writes
 from langgraph_valkey.checkpoints import Checkpoints
 from langgraph_valkey.codec import Damaged
-from langgraph_valkey.keys import namespace_of, thread_of, thread_pattern, to_text
+from langgraph_valkey.keys import namespace_of, thread_of, thread_pattern, to_bytes, to_text
 from langgraph_valkey.link import Link
 from langgraph_valkey.operations import Status
 from langgraph_valkey.place import Place, place_of, place_of_thread
@@ -91,8 +91,8 @@ async def _all(
         for raw_namespace, raw_id, record, entries, values in grouped(items, 5):
             checkpoint_id = to_text(raw_id)
             parsed = core.parsed(place, checkpoint_id, record)
-            namespace, writes = namespace_of(raw_namespace), (entries, values)
-            yield core.load(place, namespace, checkpoint_id, parsed, chunks, writes)[0]
+            namespace, pending = namespace_of(raw_namespace), (entries, values)
+            yield core.load(place, namespace, checkpoint_id, parsed, chunks, pending)[0]
 
 
 async def _filtered(
@@ -129,32 +129,32 @@ def grouped(items: Sequence[Any], size: int) -> list[Sequence[Any]]:
 
 async def ancestry(
     core: Checkpoints, link: Link, place: Place, checkpoint_id: str
-) -> AsyncIterator[tuple[str, records.Record, list[records.Write]]]:
-    """A checkpoint and its ancestors, towards the root: id, record, writes.
+) -> AsyncIterator[tuple[str, records.Record, tuple[bytes, list[bytes | None]]]]:
+    """A checkpoint and its ancestors, towards the root.
 
     Stops where a parent is not there.
+
+    Yields:
+        Id, record, and the entries and stored form of the writes.
     """
     namespace = place.namespace or ""
     seen: set[str] = set()
-    size = limits.HISTORY_PAGE
     while True:
-        call = operations.history(place.keys, namespace, checkpoint_id, limit=size)
+        call = operations.history(place.keys, namespace, checkpoint_id, limit=limits.HISTORY_PAGE)
         answer = await core.ask(link, place, call)
         if answer.status is Status.NONE:
             return
         core.require(place, answer)
-        following, items = answer.rest
-        for raw_id, raw_record, entries, values in grouped(items, 4):
+        following, items, values = answer.rest
+        taken = 0
+        for raw_id, raw_record, entries in grouped(items, 3):
             at = to_text(raw_id)
             if at in seen:
                 return  # A checkpoint that names itself as its ancestor.
             seen.add(at)
-            record = core.parsed(place, at, raw_record)
-            try:
-                writes = records.merge_writes(core.codec, entries, values)
-            except Damaged as damage:
-                raise place.corrupt(str(damage), at, place.keys.state) from damage
-            yield at, record, writes
+            end = taken + len(entries) // 16
+            yield at, core.parsed(place, at, raw_record), (entries, values[taken:end])
+            taken = end
         if not following:
             return
         checkpoint_id = to_text(following)
@@ -165,32 +165,40 @@ async def delta_history(
 ) -> Mapping[str, DeltaChannelHistory]:
     """See `BaseCheckpointSaver.get_delta_channel_history`."""
     place = place_of(core.prefix, config)
-    writes: dict[str, list[PendingWrite]] = {channel: [] for channel in channels}
+    found: dict[str, list[PendingWrite]] = {channel: [] for channel in channels}
     seeds: dict[str, tuple[str, records.Record, records.Entry]] = {}
-    left = set(channels)
-    first = True
+    left = {channel: to_bytes(channel) for channel in channels}
+    is_target = True
     async for checkpoint_id, record, pending in ancestry(core, link, place, place.checkpoint_id):
-        if first:
-            first = False  # The target: its own writes belong to its children.
+        if is_target:
+            is_target = False  # Its own writes belong to its children.
             continue
-        if not left:
-            break
-        wanted = [write for write in reversed(pending) if write.channel in left]
-        for write in wanted:
-            writes[write.channel] += records.load_writes(core.codec, [write])
-        for entry in record.manifest:
-            if entry[0] in left:
-                seeds[entry[0]] = checkpoint_id, record, entry
-                left.discard(entry[0])
+        if any(writes.may_mention(stored, left.values()) for stored in pending[1]):
+            for write in reversed(_merged(core, place, checkpoint_id, pending)):
+                if write.channel in left:
+                    found[write.channel] += writes.load(core.codec, [write])
+        if record.may_hold(left.values()):
+            for entry in record.manifest:
+                if left.pop(entry[0], None) is not None:
+                    seeds[entry[0]] = checkpoint_id, record, entry
         if not left:
             break
     loaded = await _load_seeds(core, link, place, seeds)
     history: dict[str, DeltaChannelHistory] = {}
     for channel in channels:
-        history[channel] = {"writes": writes[channel][::-1]}
+        history[channel] = {"writes": found[channel][::-1]}
         if channel in loaded:
             history[channel]["seed"] = loaded[channel]
     return history
+
+
+def _merged(
+    core: Checkpoints, place: Place, checkpoint_id: str, pending: tuple[bytes, list[bytes | None]]
+) -> list[writes.Write]:
+    try:
+        return writes.merge(core.codec, *pending)
+    except Damaged as damage:
+        raise place.corrupt(str(damage), checkpoint_id, place.keys.state) from damage
 
 
 async def _load_seeds(
@@ -202,7 +210,7 @@ async def _load_seeds(
     """The values at which the walks ended, read with at most one call."""
     digests = list(
         {
-            record.digests[index]
+            record.digest(index)
             for _, record, entry in seeds.values()
             for index in records.indices(entry)
         }

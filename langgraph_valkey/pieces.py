@@ -26,7 +26,7 @@ that no copy of anybody's state is kept for comparing.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -134,9 +134,21 @@ def chunks(encoded: Encoded) -> Iterator[tuple[bytes, bytes]]:
         at += piece.size
 
 
-def array(body: bytes, count: int) -> bytes:
-    """The msgpack array of `count` elements that stand in `body`."""
-    return _header(count) + body
+def joined(
+    bodies: Sequence[bytes | memoryview], elements: Sequence[int]
+) -> tuple[bytes, memoryview]:
+    """Put the pieces of a value together again.
+
+    Args:
+        bodies: The plain bytes of each piece.
+        elements: How many list elements each holds, or `WHOLE`.
+
+    Returns:
+        The value's plain bytes, and of these what the pieces hold.
+    """
+    header = b"" if elements[0] == WHOLE else _header(sum(elements))
+    plain = b"".join([header, *bodies])
+    return plain, memoryview(plain)[len(header) :]
 
 
 def _cut(codec: Codec, value: list[Any], plain: bytes, last: Value | None) -> Encoded:

@@ -1,4 +1,4 @@
-"""The stored form of a checkpoint and of a task's writes.
+"""The stored form of a checkpoint.
 
 A checkpoint is a *record* that says how its state is put together, and *chunks*
 it refers to, shared with its neighbours. The scripts read the first part of a
@@ -19,12 +19,10 @@ append to manifest entries and to the manifest itself.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeAlias
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeAlias
 
 import ormsgpack
-from langgraph.checkpoint.base import WRITES_IDX_MAP, PendingWrite, writes_sort_key
 
 from langgraph_valkey import limits, pieces
 from langgraph_valkey.codec import Codec, Damaged, checksum
@@ -41,10 +39,8 @@ _SIGNED = 17
 """Where the part begins that the checksum covers: a copy gets another number."""
 
 _SUM = 8
-_FORMAT_BYTE = bytes([FORMAT])
-_STAMP = 16
-_KINDS = ("msgpack", "null", "bytes", "bytearray", "json", "pickle")
-_KIND_CODES = {kind: code for code, kind in enumerate(_KINDS)}
+KINDS = ("msgpack", "null", "bytes", "bytearray", "json", "pickle")
+KIND_CODES = {kind: code for code, kind in enumerate(KINDS)}
 
 
 Entry: TypeAlias = tuple[str, str, Any, bool, bytes]
@@ -57,23 +53,49 @@ class UnknownFormat(Damaged):
     """A record of a format newer than this release can read."""
 
 
-@dataclass(slots=True)
 class Record:
-    """A record taken apart.
+    """A record taken apart as far as it is asked for.
 
     Attributes:
         parent: Id of the parent checkpoint, or None.
-        digests: The chunks it refers to.
         metadata: Sealed metadata.
-        manifest: An entry for each channel with a value.
         checkpoint: The checkpoint without its values, typed but not loaded.
     """
 
-    parent: str | None
-    digests: list[bytes]
-    metadata: bytes
-    manifest: list[Entry]
-    checkpoint: bytes
+    __slots__ = ("_digests", "_manifest", "_packed", "checkpoint", "metadata", "parent")
+
+    def __init__(
+        self, parent: str | None, digests: bytes, metadata: bytes, packed: bytes, checkpoint: bytes
+    ) -> None:
+        self.parent = parent
+        self.metadata = metadata
+        self.checkpoint = checkpoint
+        self._digests = digests
+        self._packed = packed
+        self._manifest: list[Entry] | None = None
+
+    def digest(self, index: int) -> bytes:
+        """The name of a chunk it refers to."""
+        return self._digests[index * limits.DIGEST_BYTES : (index + 1) * limits.DIGEST_BYTES]
+
+    @property
+    def digests(self) -> list[bytes]:
+        """The chunks it refers to."""
+        return [self.digest(index) for index in range(len(self._digests) // limits.DIGEST_BYTES)]
+
+    @property
+    def manifest(self) -> list[Entry]:
+        """An entry for each channel with a value."""
+        if self._manifest is None:
+            self._manifest = [
+                (to_text(name), kind if isinstance(kind, str) else KINDS[kind], where, delta, total)
+                for name, kind, where, delta, total, *_ in ormsgpack.unpackb(self._packed)
+            ]
+        return self._manifest
+
+    def may_hold(self, names: Iterable[bytes]) -> bool:
+        """Whether one of these channels may have a value here; False is certain."""
+        return any(name in self._packed for name in names)
 
 
 def build(
@@ -104,7 +126,7 @@ def build(
                 where += (digests.setdefault(digest, len(digests)), elements)
         elif value.pieces:
             where = digests.setdefault(value.pieces[0].digest, len(digests))
-        kind = _KIND_CODES.get(value.kind, value.kind)
+        kind = KIND_CODES.get(value.kind, value.kind)
         manifest.append((to_bytes(name), kind, where, value.is_snapshot, value.sum))
     packed = ormsgpack.packb(manifest)
     kind, plain = codec.dumps(checkpoint)
@@ -138,15 +160,10 @@ def parse(codec: Codec, raw: bytes) -> Record:
     at = _HEADER.size + parent_size
     parent = to_text(raw[_HEADER.size : at]) or None
     end = at + many * limits.DIGEST_BYTES
-    digests = [raw[i : i + limits.DIGEST_BYTES] for i in range(at, end, limits.DIGEST_BYTES)]
-    metadata = raw[end : end + metadata_size]
     body = codec.open(raw[end + metadata_size : -_SUM])
     size = 4 + int.from_bytes(body[:4], "big")
-    manifest = [
-        (to_text(name), kind if isinstance(kind, str) else _KINDS[kind], where, snapshot, total)
-        for name, kind, where, snapshot, total, *_ in ormsgpack.unpackb(body[4:size])
-    ]
-    return Record(parent, digests, metadata, manifest, body[size:])
+    metadata = raw[end : end + metadata_size]
+    return Record(parent, raw[at:end], metadata, body[4:size], body[size:])
 
 
 def indices(entry: Entry) -> list[int]:
@@ -200,113 +217,20 @@ def load_value(
     indices, elements = ((where,), (pieces.WHOLE,)) if isinstance(where, int) else (
         where[::2], where[1::2]
     )  # fmt: skip
-    digests = [record.digests[index] for index in indices]
+    digests = [record.digest(index) for index in indices]
     bodies = [_chunk(codec, digest, chunks.get(digest)) for digest in digests]
-    body = b"".join(bodies)
+    cut = tuple(map(pieces.Piece, digests, elements, map(len, bodies)))
+    plain, body = pieces.joined(bodies, elements)
     if checksum(body) != total:
         raise Damaged(f"the chunks of channel {name!r} are not what was stored")
-    cut = tuple(map(pieces.Piece, digests, elements, map(len, bodies)))
     value = pieces.Value(kind, cut, None, len(body), pieces.fingerprint(body), total, snapshot)
-    plain = pieces.array(body, sum(elements)) if value.is_list else body
     return codec.loads(kind, plain), value
 
 
-def _chunk(codec: Codec, digest: bytes, stored: bytes | None) -> bytes:
+def _chunk(codec: Codec, digest: bytes, stored: bytes | None) -> bytes | memoryview:
     if stored is None:
         raise Damaged(f"its chunk {digest.hex()} is gone")
     try:
-        return codec.open(stored)
+        return codec.view(stored)
     except Damaged as damage:
         raise Damaged(f"its chunk {digest.hex()}: {damage}") from None
-
-
-def build_writes(
-    codec: Codec, writes: Iterable[tuple[str, Any]], task_id: str, task_path: str
-) -> bytes:
-    """The stored form of one task's writes."""
-    cells = []
-    for index, (channel, value) in enumerate(writes):
-        kind, plain = codec.dumps(value)
-        code = _KIND_CODES.get(kind, kind)
-        cells.append((WRITES_IDX_MAP.get(channel, index), to_bytes(channel), code, plain))
-    packed = codec.seal(ormsgpack.packb((to_bytes(task_id), to_bytes(task_path), cells)))
-    return b"".join((_FORMAT_BYTE, checksum(packed), packed))
-
-
-class Write(NamedTuple):
-    """One pending write, not yet loaded."""
-
-    task_path: str
-    task_id: str
-    idx: int
-    channel: str
-    kind: str
-    plain: bytes
-    entry: bytes
-
-
-def merge_writes(codec: Codec, entries: bytes, stored: Sequence[bytes | None]) -> list[Write]:
-    """What stands of the writes on a checkpoint, in the order they are applied.
-
-    An ordinary write of a task stays as it first came; a special one (error,
-    interrupt, resume, scheduled) is replaced by a later one, except by an older
-    call of the same writer that comes late.
-
-    Args:
-        codec: The saver's.
-        entries: Writer and sequence number of each call, 16 bytes, as they came.
-        stored: The writes of each call.
-
-    Raises:
-        Damaged: One of them is missing or damaged.
-    """
-    cells: dict[tuple[str, int], Write] = {}
-    for number, raw in enumerate(stored):
-        entry = entries[16 * number : 16 * number + 16]
-        for write in parse_writes(codec, entry, raw):
-            cell = (write.task_id, write.idx)
-            standing = cells.get(cell)
-            if standing is not None and (
-                write.idx >= 0
-                or (standing.entry[:8] == entry[:8] and standing.entry[8:] > entry[8:])
-            ):
-                continue
-            cells[cell] = write
-    if len(cells) < 2:
-        return list(cells.values())
-    return sorted(cells.values(), key=lambda w: writes_sort_key(w.task_path, w.task_id, w.idx))
-
-
-def parse_writes(codec: Codec, entry: bytes, stored: bytes | None) -> list[Write]:
-    """The writes of one call.
-
-    Args:
-        codec: The saver's.
-        entry: Writer and sequence number, 16 bytes.
-        stored: The server's stamp in 16 digits, and what `build_writes` gave.
-    """
-    begin = _STAMP + 1 + _SUM
-    if stored is None or len(stored) <= begin:
-        raise Damaged(f"its writes {entry.hex()} are gone or cut short")
-    if stored[_STAMP] > NEWEST_READ:
-        raise UnknownFormat(
-            f"its writes are of format {stored[_STAMP]}: they were written by a later release; "
-            "upgrade this one"
-        )
-    packed = stored[begin:]
-    if checksum(packed) != stored[_STAMP + 1 : begin]:
-        raise Damaged(f"its writes {entry.hex()} were cut short or overwritten")
-    task_id, task_path, cells = ormsgpack.unpackb(codec.open(packed))
-    task, path = to_text(task_id), to_text(task_path)
-    return [
-        Write(
-            path, task, idx, to_text(channel),
-            kind if isinstance(kind, str) else _KINDS[kind], plain, entry,
-        )
-        for idx, channel, kind, plain in cells
-    ]  # fmt: skip
-
-
-def load_writes(codec: Codec, writes: Iterable[Write]) -> list[PendingWrite]:
-    """Writes as LangGraph takes them: task id, channel, value."""
-    return [(w.task_id, w.channel, codec.loads(w.kind, w.plain)) for w in writes]

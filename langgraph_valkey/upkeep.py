@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 
-from langgraph_valkey import limits, operations, records
+from langgraph_valkey import limits, operations, records, writes
 from langgraph_valkey.checkpoints import Checkpoints
 from langgraph_valkey.keys import namespace_of, to_text
 from langgraph_valkey.link import Call, Link
@@ -36,14 +36,14 @@ async def copy_thread(core: Checkpoints, link: Link, source: str, target: str) -
         link, origin, "all", limit=limits.LIST_PAGE, ascending=True
     ):
         copies: list[Callable[[Standing], Call]] = []
-        for raw_namespace, raw_id, record, _, writes in grouped(items, 5):
+        for raw_namespace, raw_id, record, _, pending in grouped(items, 5):
             at = goal._replace(namespace=namespace_of(raw_namespace), checkpoint_id=to_text(raw_id))
             digests = core.parsed(origin, at.checkpoint_id, record).digests
             fresh = [digest for digest in dict.fromkeys(digests) if digest not in sent]
             sent.update(fresh)
             parts = [digest + chunks[digest] for digest in fresh]
             copies.append(core.record_builder(at, record, parts))
-            copies += [core.writes_builder(at, stored[16:]) for stored in writes]
+            copies += [core.writes_builder(at, writes.unstamped(stored)) for stored in pending]
         await core.store_all(link, goal, copies)
 
 
@@ -129,7 +129,7 @@ async def _delta_chain(core: Checkpoints, link: Link, place: Place, checkpoint_i
     reach = 0
     unsettled: set[str] | None = None
     deltas: set[str] = set()
-    async for ancestor_id, record, writes in ancestry(core, link, place, checkpoint_id):
+    async for ancestor_id, record, pending in ancestry(core, link, place, checkpoint_id):
         held = {entry[0]: entry for entry in record.manifest}
         if unsettled is None:  # The checkpoint itself.
             versions = records.load_checkpoint(core.codec, record)["channel_versions"]
@@ -138,7 +138,8 @@ async def _delta_chain(core: Checkpoints, link: Link, place: Place, checkpoint_i
             deltas.update(metadata.get("counters_since_delta_snapshot") or ())
             continue
         chain.append(ancestor_id)
-        deltas.update(write.channel for write in writes if write.channel in unsettled)
+        written = writes.merge(core.codec, *pending)
+        deltas.update(write.channel for write in written if write.channel in unsettled)
         for name in held.keys() & unsettled:
             if name in deltas or records.is_snapshot(held[name]):
                 reach = len(chain)

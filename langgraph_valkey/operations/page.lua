@@ -26,22 +26,6 @@ local function metadata_of(record)
   return sub(record, at, at + ((e * 256 + f) * 256 + g) * 256 + h - 1)
 end
 
-local function add_chunks(record)
-  local fresh, names = {}, digests_of(record, 'c', {})
-  for i = 1, #names do
-    if not seen[names[i]] then
-      seen[names[i]] = true
-      fresh[#fresh + 1] = names[i]
-    end
-  end
-  local values = hmget(fresh)
-  for i = 1, #fresh do
-    digests[#digests + 1] = sub(fresh[i], 2)
-    chunks[#chunks + 1] = values[i]
-    bytes = bytes + #(values[i] or '')
-  end
-end
-
 local function add(ns, id)
   found = found + 1
   out[#out + 1] = ns
@@ -55,10 +39,27 @@ local function add(ns, id)
     out[#out + 1] = metadata_of(record)
     return
   end
-  add_chunks(record)
+  local names, fields, writes = digests_of(record, 'c', {}), {}, {}
+  for i = 1, #names do
+    if not seen[names[i]] then
+      seen[names[i]] = true
+      fields[#fields + 1] = names[i]
+    end
+  end
+  local fresh = #fields
+  local values = hmget(writes_of(entries, fields))
+  for i = 1, #fields do
+    bytes = bytes + #(values[i] or '')
+    if i > fresh then
+      writes[i - fresh] = values[i]
+    else
+      digests[#digests + 1] = sub(fields[i], 2)
+      chunks[#chunks + 1] = values[i]
+    end
+  end
   out[#out + 1] = record
   out[#out + 1] = entries
-  out[#out + 1] = hmget(writes_of(entries, {}))
+  out[#out + 1] = writes
 end
 
 local function members(ordinal, behind, many)
