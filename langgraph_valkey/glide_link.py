@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import threading
 import time
 import weakref
@@ -28,6 +27,7 @@ from glide_shared.exceptions import GlideError
 from glide_shared.routes import RandomNode
 
 from langgraph_valkey import limits
+from langgraph_valkey.fork import renew_after_fork
 from langgraph_valkey.glide_clients import (
     can_own_replies,
     check_server,
@@ -91,7 +91,7 @@ class BlockingLink:
         self._lanes = tuple(BlockingLane(settings, health) for _ in range(LANES))
         self._finalizer = weakref.finalize(self, _close_lanes, self._lanes)
         self._finalizer.atexit = False
-        _links.add(self)
+        renew_after_fork(self)
 
     async def send(self, calls: Sequence[Call]) -> list[Reply]:
         """Run the calls, one lane after the other; see `Link.send`."""
@@ -230,7 +230,7 @@ class LoopLink:
         self._open = _OfLoops()
         self._finalizer = weakref.finalize(self, self._open.close)
         self._finalizer.atexit = False
-        _links.add(self)
+        renew_after_fork(self)
 
     async def send(self, calls: Sequence[Call]) -> list[Reply]:
         """Run the calls side by side; see `Link.send`."""
@@ -330,15 +330,3 @@ class LoopLink:
         else:
             _note_info(self.settings, info)
         self._is_checked = True
-
-
-_links: weakref.WeakSet[BlockingLink | LoopLink] = weakref.WeakSet()
-
-
-def _after_fork() -> None:
-    for link in tuple(_links):
-        link.after_fork()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)

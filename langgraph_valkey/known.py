@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from langgraph_valkey import limits
+from langgraph_valkey.fork import renew_after_fork
 from langgraph_valkey.operations import Standing
 from langgraph_valkey.pieces import Value
 
@@ -53,6 +54,11 @@ class Known:
         self._threads: OrderedDict[str, _Thread] = OrderedDict()
         self._threads_most = threads_most
         self._namespaces_most = namespaces_most
+        self._lock = threading.Lock()
+        renew_after_fork(self)
+
+    def after_fork(self) -> None:
+        """Forget whoever held the lock in the parent."""
         self._lock = threading.Lock()
 
     def standing(self, thread: str) -> Standing:

@@ -35,6 +35,7 @@ from langgraph_valkey import limits, listing, upkeep
 from langgraph_valkey.checkpoints import Checkpoints
 from langgraph_valkey.codec import Codec
 from langgraph_valkey.drafts import Writer
+from langgraph_valkey.fork import renew_after_fork
 from langgraph_valkey.glide_link import BlockingLink, LoopLink
 from langgraph_valkey.known import Known
 from langgraph_valkey.link import Link, finish, finish_each
@@ -373,6 +374,11 @@ class _CallsUnderWay:
     """Counts the calls that have begun and not ended."""
 
     def __init__(self) -> None:
+        self.after_fork()
+        renew_after_fork(self)
+
+    def after_fork(self) -> None:
+        """Begin anew: calls of the parent's threads don't end here."""
         self.count = 0
         self._lock = threading.Lock()
 
