@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import operator
 import sys
-from typing import Any
+from itertools import pairwise
+from typing import Annotated, Any, TypedDict
 
 import pytest
+from langgraph.graph import END, START, StateGraph
 
 from langgraph_valkey import (
     ConfigurationError,
     OutcomeUnknown,
+    Settings,
     Unreachable,
     ValkeySaver,
     WriteRejected,
+    limits,
 )
 from langgraph_valkey.link import Call, finish
+from langgraph_valkey.retry import Retrying
 from langgraph_valkey.testing import MemoryLink, interpreter, memory_saver
 from tests.faces import checkpoint, config, metadata, numbered_id
+
+
+class _Seen(TypedDict):
+    seen: Annotated[list[str], operator.add]
 
 
 def one_put(saver: ValkeySaver, number: int, thread: str = "t") -> None:
@@ -152,3 +162,42 @@ def test_without_lupa_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setitem(sys.modules, "lupa", None)
     with pytest.raises(ConfigurationError, match=r"langgraph-valkey\[testing\]"):
         interpreter.Interpreter()
+
+
+def test_the_examples_of_the_docstrings() -> None:
+    """An agent whose third checkpoint is refused, and one whose server goes away."""
+    link = MemoryLink()
+    builder = StateGraph(_Seen)
+    for name in ("first", "second", "third"):
+        builder.add_node(name, lambda _, name=name: {"seen": [name]})
+    for edge in pairwise((START, "first", "second", "third", END)):
+        builder.add_edge(*edge)
+    graph = builder.compile(checkpointer=memory_saver(link))
+    where = config("t")
+
+    link.fail_next(WriteRejected, script="put", skip=2)
+    with pytest.raises(WriteRejected):
+        graph.invoke({"seen": ["input"]}, where, durability="sync")
+    assert link.counts["put"] == 3
+    ended = graph.invoke(None, where, durability="sync")
+    assert ended == {"seen": ["input", "first", "second", "third"]}
+
+    link.go_down()
+    with pytest.raises(Unreachable):
+        graph.get_state(where)
+    link.come_up()
+    assert graph.get_state(where).values == ended
+
+
+def test_retries_in_between_wait_in_virtual_time() -> None:
+    link = MemoryLink()
+    saver = memory_saver(Retrying(link, Settings()))
+    link.fail_next(WriteRejected)
+    link.fail_next(OutcomeUnknown, applied=True, skip=1)
+    one_put(saver, 1)
+    assert link.counts == {"put": 3}
+    link.go_down()
+    before_s = link.now()
+    with pytest.raises(Unreachable):
+        head_of(saver)
+    assert link.now() - before_s >= limits.READ_DEADLINE_S
