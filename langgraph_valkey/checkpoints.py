@@ -24,7 +24,12 @@ from langgraph.checkpoint.base import (
 
 from langgraph_valkey import drafts, limits, operations, pieces, records, writes
 from langgraph_valkey.codec import Codec, Damaged
-from langgraph_valkey.errors import LanggraphValkeyError, ThreadDeleted, Unreachable
+from langgraph_valkey.errors import (
+    LanggraphValkeyError,
+    ReplayIncomplete,
+    ThreadDeleted,
+    Unreachable,
+)
 from langgraph_valkey.keys import to_text
 from langgraph_valkey.known import Base, Known
 from langgraph_valkey.link import Call, Link
@@ -194,6 +199,16 @@ class Checkpoints:
                 f"thread {place.thread!r} was deleted while this run was in the middle of it, so "
                 "its write was not stored: start the thread anew",
                 thread_id=place.thread,
+            )
+        if answer.status is Status.RESEND:
+            if answer.standing.nonce != Standing().nonce:
+                return answer.standing  # Made anew by another writer, whole.
+            self.known.forget(place.thread)
+            raise ReplayIncomplete(
+                f"thread {place.thread!r} is gone from the server (expired, evicted or lost at a "
+                "failover) while this run was in the middle of it, so its writes were not "
+                "stored: run the thread again from its input",
+                thread_ids=[place.thread],
             )
         if answer.status is Status.STALE:
             return standing._replace(stamp=answer.standing.stamp)

@@ -123,8 +123,13 @@ def put_writes(
     stored: bytes,
     standing: Standing,
 ) -> Call:
-    """Store a task's writes on a checkpoint. Args are as of `put`."""
-    head = _head(entry, standing, ttl_ms, b"01", namespace, checkpoint_id, stored)
+    """Store a task's writes on a checkpoint. Args are as of `put`.
+
+    A writer that knows the thread relies on its being there; one that does not
+    may make it, since writes may come before their checkpoint.
+    """
+    flags = b"01" if standing.nonce == Standing().nonce else b"00"
+    head = _head(entry, standing, ttl_ms, flags, namespace, checkpoint_id, stored)
     return _call("put_writes", _STORES, keys, [head])
 
 

@@ -1,0 +1,33 @@
+"""A thread that vanishes under a run never turns into an empty one."""
+
+from __future__ import annotations
+
+import pytest
+
+from langgraph_valkey import ReplayIncomplete, ValkeySaver
+from langgraph_valkey.local import LocalValkey
+from tests.faces import FACES, checkpoint, config, metadata, numbered_id, open_face
+
+
+@pytest.mark.parametrize("kind", FACES)
+async def test_writes_on_a_vanished_thread_are_refused(kind: str, valkey: LocalValkey) -> None:
+    """Else the next run would find a thread without checkpoints, and begin from nothing."""
+    async with open_face(kind, valkey.url) as face:
+        saver = face.saver
+        assert isinstance(saver, ValkeySaver)
+        made, versions = checkpoint(numbered_id(1), {"value": 1})
+        stored = await face.aput(config("t"), made, metadata(1), versions)
+        await face.aput_writes(stored, [("value", 2)], "before")
+        for key in valkey.command("KEYS", f"{saver.settings.key_prefix}*"):
+            valkey.command("DEL", key)
+
+        with pytest.raises(ReplayIncomplete) as caught:
+            await face.aput_writes(stored, [("value", 3)], "after")
+        assert caught.value.thread_ids == ("t",)
+        assert valkey.command("KEYS", f"{saver.settings.key_prefix}*") == []
+
+        child, versions = checkpoint(numbered_id(2), {"value": 4}, parent=made)
+        await face.aput(config("t", "", numbered_id(1)), child, metadata(2), versions)
+        found = await face.aget_tuple(config("t"))
+        assert found is not None
+        assert found.checkpoint["channel_values"] == {"value": 4}
