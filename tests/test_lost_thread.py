@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import pytest
 
 from langgraph_valkey import ReplayIncomplete, ValkeySaver
 from langgraph_valkey.local import LocalValkey
 from tests.faces import FACES, checkpoint, config, metadata, numbered_id, open_face
+
+
+def keys_of(valkey: LocalValkey, saver: ValkeySaver) -> list[bytes]:
+    return cast(list[bytes], valkey.command("KEYS", f"{saver.settings.key_prefix}*"))
 
 
 @pytest.mark.parametrize("kind", FACES)
@@ -18,13 +24,13 @@ async def test_writes_on_a_vanished_thread_are_refused(kind: str, valkey: LocalV
         made, versions = checkpoint(numbered_id(1), {"value": 1})
         stored = await face.aput(config("t"), made, metadata(1), versions)
         await face.aput_writes(stored, [("value", 2)], "before")
-        for key in valkey.command("KEYS", f"{saver.settings.key_prefix}*"):
+        for key in keys_of(valkey, saver):
             valkey.command("DEL", key)
 
         with pytest.raises(ReplayIncomplete) as caught:
             await face.aput_writes(stored, [("value", 3)], "after")
         assert caught.value.thread_ids == ("t",)
-        assert valkey.command("KEYS", f"{saver.settings.key_prefix}*") == []
+        assert keys_of(valkey, saver) == []
 
         child, versions = checkpoint(numbered_id(2), {"value": 4}, parent=made)
         await face.aput(config("t", "", numbered_id(1)), child, metadata(2), versions)
