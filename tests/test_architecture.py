@@ -28,7 +28,7 @@ TOP_LEVEL = {*FOLDERS, "README.md", "CHANGELOG.md", "LICENSE", "Makefile", "pypr
 MADE = {"build", "dist", "demo-data"}
 
 LAYERS = [
-    *("errors", "limits"),
+    *("errors", "limits", "fork"),
     "link",
     *("keys", "codec"),
     *("pieces", "records", "writes"),
