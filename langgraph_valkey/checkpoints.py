@@ -121,7 +121,9 @@ class Checkpoints:
                 return place.config(namespace, checkpoint["id"])
             if answer.status is Status.MISSING and draft.add(self.codec, answer.rest[0]):
                 continue
-            if answer.status in (Status.MISSING, Status.RESEND):
+            if answer.status is Status.MISSING or (
+                answer.status is Status.RESEND and (not namespace or answer.standing.exists)
+            ):
                 self.known.forget(place.thread)
                 standing = standing._replace(nonce=Standing().nonce)
                 draft = draft_of(None, base)
@@ -201,7 +203,7 @@ class Checkpoints:
                 thread_id=place.thread,
             )
         if answer.status is Status.RESEND:
-            if answer.standing.nonce != Standing().nonce:
+            if answer.standing.exists:
                 return answer.standing  # Made anew by another writer, whole.
             self.known.forget(place.thread)
             raise ReplayIncomplete(
@@ -239,9 +241,15 @@ class Checkpoints:
     async def delete_thread(self, link: Link, thread_id: str) -> None:
         """Delete a thread; see `BaseCheckpointSaver.delete_thread`."""
         place = place_of_thread(self.prefix, thread_id)
-        answer = await self.ask(link, place, operations.delete(place.keys))
-        self.known.forget(place.thread)
-        self.known.learn(place.thread, answer.standing)
+        standing = self.known.standing(place.thread)
+        for _ in range(_ATTEMPTS):
+            answer = await self.ask(link, place, operations.delete(place.keys, standing))
+            if answer.status is Status.OK:
+                self.known.forget(place.thread)
+                self.known.learn(place.thread, answer.standing)
+                return
+            standing = answer.standing
+        raise self._contended(place)
 
     # --- reading ---------------------------------------------------------------
 

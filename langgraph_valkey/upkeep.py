@@ -155,7 +155,9 @@ async def _remove(core: Checkpoints, link: Link, place: Place, gone: Sequence[st
     """Remove checkpoints of one namespace; whether there were any."""
     for at in range(0, len(gone), limits.REMOVE_PAGE):
         some = gone[at : at + limits.REMOVE_PAGE]
-        await core.ask(link, place, operations.remove(place.keys, place.namespace or "", some))
+        call = operations.remove(place.keys, place.namespace or "", some)
+        while (await core.ask(link, place, call)).status is Status.UNORDERED:
+            await core.ask(link, place, operations.mend(place.keys))
     return bool(gone)
 
 

@@ -76,17 +76,18 @@ def merge(codec: Codec, entries: bytes, stored: Sequence[bytes | None]) -> list[
         Damaged: One of them is missing or damaged.
     """
     cells: dict[tuple[str, int], Write] = {}
+    newest: dict[tuple[str, int, bytes], bytes] = {}
     for number, raw in enumerate(stored):
         entry = entries[16 * number : 16 * number + 16]
         for write in parse(codec, entry, raw):
             cell = (write.task_id, write.idx)
-            standing = cells.get(cell)
-            if standing is not None and (
-                write.idx >= 0
-                or (standing.entry[:8] == entry[:8] and standing.entry[8:] > entry[8:])
-            ):
+            if write.idx >= 0:
+                cells.setdefault(cell, write)
                 continue
-            cells[cell] = write
+            by_writer = (*cell, entry[:8])
+            if newest.get(by_writer, b"") < entry:
+                newest[by_writer] = entry
+                cells[cell] = write
     if len(cells) < 2:
         return list(cells.values())
     return sorted(cells.values(), key=lambda w: writes_sort_key(w.task_path, w.task_id, w.idx))

@@ -19,6 +19,7 @@ from langgraph.checkpoint.base import Checkpoint, CheckpointTuple
 from langgraph_valkey import (
     CorruptState,
     OutcomeUnknown,
+    ReplayIncomplete,
     Settings,
     ThreadDeleted,
     Unreachable,
@@ -314,7 +315,7 @@ def attempt(step: Step, saver: ValkeySaver) -> Any:
             return step.do(saver)
         except AGAIN:
             continue
-        except (CorruptState, ThreadDeleted) as error:
+        except (CorruptState, ReplayIncomplete, ThreadDeleted) as error:
             return type(error)
     return Unreachable
 
@@ -345,7 +346,9 @@ def judge(story: Story, expected: Outcome, fault: Fault, out: Outcome) -> None:
                 assert content in story.whole[at], f"not whole: {at} {where}"
                 assert set(writes) <= story.writes.get(at, set()), f"not its writes: {where}"
         elif result is not None:
-            assert result in {CorruptState, ThreadDeleted}, where
+            assert result in {CorruptState, ThreadDeleted} or (
+                result is ReplayIncomplete and fault.loses
+            ), where
     if fault.loses or not isinstance(out.final[0], list):
         return
     assert {one[0] for one in out.final[0]} <= out.since, f"came back: {where}"

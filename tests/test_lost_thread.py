@@ -37,3 +37,24 @@ async def test_writes_on_a_vanished_thread_are_refused(kind: str, valkey: LocalV
         found = await face.aget_tuple(config("t"))
         assert found is not None
         assert found.checkpoint["channel_values"] == {"value": 4}
+
+
+@pytest.mark.parametrize("kind", FACES)
+async def test_a_subgraph_does_not_stand_for_its_vanished_thread(
+    kind: str, valkey: LocalValkey
+) -> None:
+    """The root heals its thread from what it holds; a subgraph alone would hide the loss."""
+    async with open_face(kind, valkey.url) as face:
+        saver = face.saver
+        assert isinstance(saver, ValkeySaver)
+        made, versions = checkpoint(numbered_id(1), {"value": 1})
+        for namespace in ("", "child"):
+            await face.aput(config("t", namespace), made, metadata(1), versions)
+        for key in keys_of(valkey, saver):
+            valkey.command("DEL", key)
+
+        child, versions = checkpoint(numbered_id(2), {"value": 2}, parent=made)
+        with pytest.raises(ReplayIncomplete):
+            await face.aput(config("t", "child", numbered_id(1)), child, metadata(2), versions)
+        await face.aput(config("t", "", numbered_id(1)), child, metadata(2), versions)
+        assert await face.aget_tuple(config("t")) is not None

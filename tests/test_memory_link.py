@@ -18,8 +18,10 @@ from langgraph_valkey import (
     ValkeySaver,
     WriteRejected,
     limits,
+    operations,
 )
-from langgraph_valkey.link import Call, finish
+from langgraph_valkey.keys import thread_keys
+from langgraph_valkey.link import Call, Script, finish
 from langgraph_valkey.retry import Retrying
 from langgraph_valkey.testing import MemoryLink, interpreter, memory_saver
 from tests.faces import checkpoint, config, metadata, numbered_id
@@ -201,3 +203,15 @@ def test_retries_in_between_wait_in_virtual_time() -> None:
     with pytest.raises(Unreachable):
         head_of(saver)
     assert link.now() - before_s >= limits.READ_DEADLINE_S
+
+
+def test_writes_sent_twice_are_stored_once() -> None:
+    """Readers would not tell, but the list would grow with each retry."""
+    link = MemoryLink()
+    keys = thread_keys("lgv", "t")
+    call = operations.put_writes(keys, b"e" * 16, None, "", "id", b"writes", operations.Standing())
+    for _ in range(2):
+        finish(link.send([call]))
+    count = Script("count", "#!lua\nreturn redis.call('HGET', KEYS[1], 'x\\0id')")
+    entries = finish(link.send([Call(count, (keys.state,), [], writes=False)]))
+    assert entries == [b"e" * 16]

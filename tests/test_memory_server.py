@@ -117,7 +117,7 @@ class Side:
         entry = b"writer %d" % (serial % 2) + number.to_bytes(8, "big")
         if kind == "put":
             known, space, at, parent, digests, sent, trusted, complete, tag = rest
-            chunks = [part for d in sorted(sent) for part in (d, b"chunk" + d)]
+            chunks = [d + b"chunk" + d for d in sorted(sent)]
             stored = Stored(
                 record(entry, parent, sorted(digests), tag),
                 chunks,
@@ -150,7 +150,9 @@ class Side:
             return operations.chunks(keys, DIGESTS)
         if kind == "remove":
             return operations.remove(keys, rest[0], rest[1])
-        return {"delete": operations.delete, "mend": operations.mend}[kind](keys)
+        if kind == "delete":
+            return operations.delete(keys, self.known[2])
+        return operations.mend(keys)
 
     def run(self, step: Sequence[Any], serial: int) -> Any:
         if step[0] == "evict":

@@ -252,7 +252,6 @@ MUTANTS = {
     "late put": (one_writer, "put", "if not late", "if true"),
     "order of one writer": (one_writer, "put", "above(sub(here, 10, 17), sub(ENTRY, 9))", "true"),
     "head only forward": (one_writer, "put", "head == '' or above(ID, head)", "true"),
-    "writes once": (one_writer, "put_writes", "if not here", "if true"),
     "sweep noted": (meanwhile, "put", "#lacking == 0 and sweeping", "false"),
     "swept chunks kept": (
         meanwhile,

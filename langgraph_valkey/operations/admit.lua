@@ -17,14 +17,14 @@ local NEVER = '0000000000000000'
 --   deleted  its thread was deleted: a late write must not bring it back
 --   stale    something of this name was deleted after the writer last heard of
 --            it; a live writer asks again with the stamp in the reply
-local function refusal(m, gen, now)
+local function refusal(gen, now)
   local graves = call('ZMSCORE', GRAVES, '', AT)
   local dead, removed = tonumber(graves[1] or 0), tonumber(graves[2] or 0)
   if gen ~= NEVER and tonumber(gen) <= dead then
     return reply('deleted', nothing(math.max(now, dead + 1)))
   end
   local newest = tonumber(sub(HEAD, 49, 64))
-  if (not m and gen == NEVER and dead > 0 and newest <= dead) or (removed > 0 and newest <= removed) then
+  if (gen == NEVER and dead > 0 and newest <= dead) or (removed > 0 and newest <= removed) then
     return reply('stale', nothing(math.max(now, dead + 1, removed + 1)))
   end
   return nil, dead
@@ -45,9 +45,9 @@ local function admit(name1, name2)
   local now, gen = clock(), sub(HEAD, 33, 48)
   local found = call('HMGET', STATE, 'm', 'H' .. NS, name1, name2)
   local m, dead = whole(found[1]), 0
-  if not m or sub(m, 55) == '1' or (gen ~= NEVER and gen ~= sub(m, 17, 32)) then
+  if not m or sub(m, 55) == '1' or gen ~= sub(m, 17, 32) then
     local why
-    why, dead = refusal(m, gen, now)
+    why, dead = refusal(gen, now)
     if why then return nil, why end
   end
   if not COMPLETE and not (m and sub(HEAD, 17, 32) == sub(m, 1, 16)) then

@@ -41,6 +41,11 @@ class Standing(NamedTuple):
     gen: bytes = b"0" * 16
     stamp: bytes = b"0" * 16
 
+    @property
+    def exists(self) -> bool:
+        """Whether there is such a thread."""
+        return self.nonce != bytes(16)
+
 
 class Answer(NamedTuple):
     """A script's reply.

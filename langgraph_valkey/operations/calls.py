@@ -24,8 +24,8 @@ class _Kind(NamedTuple):
 
 
 _READS = _Kind("flags=no-writes", ("prelude",), 2, writes=False)
-_SLIDES = _Kind("", ("prelude",), 2, writes=True)
-"""A read that puts off the end of a thread."""
+_SLIDES = _Kind("flags=allow-oom", ("prelude",), 2, writes=True)
+"""A read that puts off the end of a thread: a full server must go on reading."""
 
 _STORES = _Kind("", ("prelude", "admit"), 3, writes=True)
 _CHANGES = _Kind("flags=allow-oom", ("prelude", "change"), 3, writes=True)
@@ -128,7 +128,7 @@ def put_writes(
     A writer that knows the thread relies on its being there; one that does not
     may make it, since writes may come before their checkpoint.
     """
-    flags = b"01" if standing.nonce == Standing().nonce else b"00"
+    flags = b"00" if standing.exists else b"01"
     head = _head(entry, standing, ttl_ms, flags, namespace, checkpoint_id, stored)
     return _call("put_writes", _STORES, keys, [head])
 
@@ -211,9 +211,10 @@ def chunks(keys: ThreadKeys, digests: Sequence[bytes]) -> Call:
     return _call("chunks", _READS, keys, list(digests))
 
 
-def delete(keys: ThreadKeys) -> Call:
-    """Delete the thread."""
-    return _call("delete", _CHANGES, keys, [b"%d" % limits.TOMBSTONE_TTL_MS])
+def delete(keys: ThreadKeys, standing: Standing) -> Call:
+    """Delete the thread, unless it is newer than what the caller knows of it."""
+    args = [b"%d" % limits.TOMBSTONE_TTL_MS, standing.stamp]
+    return _call("delete", _CHANGES, keys, args)
 
 
 def remove(keys: ThreadKeys, namespace: str, checkpoint_ids: Sequence[str]) -> Call:

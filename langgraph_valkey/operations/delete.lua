@@ -1,7 +1,9 @@
--- Delete a thread, and remember when.
--- ARGV  1 how long to remember, in ms
+-- Delete a thread, and remember when. One that was begun after the caller last
+-- heard of it is spared: this call may be late.
+-- ARGV  1 how long to remember, in ms, 2 newest stamp the caller knows
 
 local t = thread()
+if t and tonumber(sub(t.born, 17, 32)) > tonumber(ARGV[2]) then return reply('stale', t.text) end
 local at = math.max(clock(), t and t.stamp or 0)
 call('UNLINK', STATE, INDEX)
 call('ZADD', GRAVES, format('%.0f', at), '')

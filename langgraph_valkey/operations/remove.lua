@@ -4,6 +4,7 @@
 
 local ns, t = ARGV[2], thread()
 if not t then return absent() end
+if not call('ZSCORE', INDEX, '!' .. sub(t.born, 1, 16)) then return reply('unordered', t.text) end
 local ordinal, head = head_of(ns)
 if not ordinal then return reply('ok', t.text) end
 
