@@ -164,7 +164,12 @@ class Codec:
                 "EncryptedSerializer it was written with as serde="
             )
         end = 2 + stored[1]
-        return self._cipher.decrypt(stored[2:end].decode(), stored[end:])
+        try:
+            return self._cipher.decrypt(stored[2:end].decode(), stored[end:])
+        except ValueError as error:
+            raise Damaged(
+                "it can't be decrypted: it was written with another key, or overwritten"
+            ) from error
 
     def view(self, stored: bytes) -> bytes | memoryview:
         """The same as `open`, without a copy where there need be none."""
@@ -176,6 +181,15 @@ class Codec:
         return self.seal(kind.encode() + b"\0" + plain)
 
     def open_typed(self, stored: bytes) -> Any:
-        """The inverse of `seal_typed`."""
-        kind, _, plain = self.open(stored).partition(b"\0")
-        return self.loads(kind.decode(), plain)
+        """The inverse of `seal_typed`.
+
+        Raises:
+            Damaged: It is not what was stored.
+        """
+        kind, separator, plain = self.open(stored).partition(b"\0")
+        try:
+            if separator:
+                return self.loads(kind.decode(), plain)
+        except ValueError as error:
+            raise Damaged("it can't be deserialized: it was cut short or overwritten") from error
+        raise Damaged("it was cut short")

@@ -9,6 +9,7 @@ import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -189,6 +190,10 @@ async def test_a_list_that_is_cut_off_does_not_end_as_if_it_were_whole(
             await anext(walk)
 
 
+def refused_times(proxy: RejectingProxy, count: int) -> bool:
+    return proxy.rejected >= count
+
+
 # --- refused writes -----------------------------------------------------------
 
 
@@ -229,9 +234,9 @@ async def test_a_refusal_that_ends_in_time_is_not_noticed(kind: str, proxy: Reje
         twin = await fill(face)
         for number in (LAST + 1, LAST + 2):
             proxy.reject()
-            seen = proxy.rejected
+            enough = proxy.rejected + 2
             putting = asyncio.ensure_future(twin.step("t", number, messages=[MARK, number]))
-            await until(lambda seen=seen: proxy.rejected >= seen + 2)
+            await until(partial(refused_times, proxy, enough))
             assert not putting.done()
             proxy.accept()
             await putting

@@ -2,7 +2,8 @@
 -- heard of it is spared: this call may be late.
 -- ARGV  1 how long to remember, in ms, 2 newest stamp the caller knows
 
-local t = thread()
+local readable, t = pcall(thread)
+if not readable then t = nil end -- what is damaged can be deleted as well
 if t and tonumber(sub(t.born, 17, 32)) > tonumber(ARGV[2]) then return reply('stale', t.text) end
 local at = math.max(clock(), t and t.stamp or 0)
 call('UNLINK', STATE, INDEX)

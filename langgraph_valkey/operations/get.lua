@@ -13,6 +13,7 @@ local here = call('HMGET', STATE, 'm', 'H' .. name, 'r' .. ns .. hint, 'x' .. ns
 local m, record, entries = whole(here[1]), here[3], here[4] or ''
 if not m then return absent() end
 if id == '' then
+  if here[2] and #here[2] < 6 then return reply('torn', m) end
   id = here[2] and sub(here[2], 7) or ''
   if id == '' then return reply('none', m) end
   if id ~= hint then

@@ -6,6 +6,7 @@
 local found = call('HMGET', STATE, 'm', 'H' .. ARGV[1])
 local m, id = whole(found[1]), ARGV[2]
 if not m then return absent() end
+if found[2] and #found[2] < 6 then return reply('torn', m) end
 if id == '' then id = found[2] and sub(found[2], 7) or '' end
 
 local out, writes, fields, walked, bytes = {}, {}, {}, 0, 0

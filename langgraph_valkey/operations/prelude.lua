@@ -29,7 +29,7 @@ local function clock()
 end
 
 local function whole(m)
-  if m and #m ~= 55 then error('CORRUPT identity of the thread') end
+  if m and (#m ~= 55 or string.find(m, '%X', 17)) then error('CORRUPT identity of the thread') end
   return m
 end
 
