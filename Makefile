@@ -32,7 +32,7 @@ FIND_PYTHON = for python in $(if $(PYTHON),"$(PYTHON)",python3 python3.13 python
 install = $(FIND_PYTHON); \
 	echo "Setting up $(1) with $$("$$python" --version): about a minute ..."; \
 	"$$python" -m venv --clear $(1) && \
-	$(1)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[$(2)]' && \
+	$(1)/bin/python -m pip install --quiet --quiet --disable-pip-version-check --editable '.[$(2)]' && \
 	touch $(1)/.ready
 
 .PHONY: help demo test check format bench failover clean
