@@ -222,6 +222,7 @@ class Servers:
     def postgres(self, name: str) -> PostgresStore:
         """A fresh database of this name."""
         url = str(self._postgres.get_uri())
+        PostgresStore(url).run(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
         PostgresStore(url).run(f"CREATE DATABASE {name}")
         return PostgresStore(self._postgres.get_uri(database=name))
 

@@ -22,7 +22,7 @@ from langgraph.checkpoint.base import (
     get_checkpoint_metadata,
 )
 
-from langgraph_valkey import drafts, limits, operations, pieces, records, writes
+from langgraph_valkey import drafts, limits, operations, records, writes
 from langgraph_valkey.codec import Codec, Damaged
 from langgraph_valkey.errors import (
     LanggraphValkeyError,
@@ -277,7 +277,15 @@ class Checkpoints:
         digests = parsed.digests
         chunks = dict(zip(digests, values, strict=False))
         pending = entries, values[len(digests) :]
-        found, base = self.load(place, namespace, checkpoint_id, parsed, chunks, pending)
+        found, loaded = self.load(place, namespace, checkpoint_id, parsed, chunks, pending)
+        entry = records.entry_of(record)
+        if base is None or base.checkpoint_id != checkpoint_id or base.entry != entry:
+            stored = {
+                about[0]: records.as_stored(parsed, about, value)
+                for about, value in zip(parsed.manifest, loaded, strict=True)
+            }
+            # A copy of the versions: the caller may change the checkpoint it gets.
+            base = Base(checkpoint_id, entry, dict(found.checkpoint["channel_versions"]), stored)
         self.known.learn(place.thread, answer.standing, namespace, base)
         return found._replace(config=config) if place.checkpoint_id else found
 
@@ -305,35 +313,32 @@ class Checkpoints:
         record: records.Record,
         chunks: Mapping[bytes, bytes | None],
         stored_writes: tuple[bytes, Sequence[bytes | None]],
-    ) -> tuple[CheckpointTuple, Base]:
-        """A checkpoint as LangGraph takes it, and what is now known of it.
+    ) -> tuple[CheckpointTuple, list[records.Loaded]]:
+        """A checkpoint as LangGraph takes it, and its values as they were read.
 
         Raises:
             CorruptState: Part of it is missing or damaged.
         """
         codec = self.codec
-        values: dict[str, Any] = {}
-        kept: dict[str, pieces.Value] = {}
         try:
-            for entry in record.manifest:
-                name = entry[0]
-                values[name], kept[name] = records.load_value(codec, record, entry, chunks)
+            read = [records.load_value(codec, record, at, chunks) for at in record.manifest]
             checkpoint = records.load_checkpoint(codec, record)
             metadata = codec.open_typed(record.metadata)
-            loaded = writes.load(codec, writes.merge(codec, *stored_writes))
+            pending = writes.load(codec, writes.merge(codec, *stored_writes))
         except Damaged as damage:
             raise place.corrupt(str(damage), checkpoint_id, place.keys.state) from damage
-        checkpoint["channel_values"] = values
+        checkpoint["channel_values"] = {
+            entry[0]: codec.loads(kind, plain)
+            for entry, (kind, plain, _, _) in zip(record.manifest, read, strict=True)
+        }
         found = CheckpointTuple(
             config=place.config(namespace, checkpoint_id),
             checkpoint=cast(Checkpoint, checkpoint),
             metadata=metadata,
             parent_config=place.config(namespace, record.parent) if record.parent else None,
-            pending_writes=loaded,
+            pending_writes=pending,
         )
-        # A copy: the caller may change the checkpoint it gets.
-        versions = dict(checkpoint["channel_versions"])
-        return found, Base(checkpoint_id, versions, kept)
+        return found, read
 
     async def pages(
         self,

@@ -113,7 +113,7 @@ def build(
         trusted=heir is not None,
         complete=base is None,
     )
-    return Draft(stored, Base(checkpoint["id"], dict(versions), values), sources)
+    return Draft(stored, Base(checkpoint["id"], entry, dict(versions), values), sources)
 
 
 def _send(codec: Codec, chunks: list[bytes], named: Iterable[tuple[bytes, bytes]]) -> None:

@@ -24,11 +24,13 @@ class Base(NamedTuple):
 
     Attributes:
         checkpoint_id: Its id.
+        entry: Writer and sequence number of the call that stored it.
         versions: Its channel versions.
         values: What its channels hold.
     """
 
     checkpoint_id: str
+    entry: bytes
     versions: Mapping[str, str | int | float]
     values: Mapping[str, Value]
 

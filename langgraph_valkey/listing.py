@@ -223,7 +223,8 @@ async def _load_seeds(
     loaded: dict[str, Any] = {}
     for channel, (checkpoint_id, record, entry) in seeds.items():
         try:
-            loaded[channel] = records.load_value(core.codec, record, entry, chunks)[0]
+            kind, plain, _, _ = records.load_value(core.codec, record, entry, chunks)
+            loaded[channel] = core.codec.loads(kind, plain)
         except Damaged as damage:
             raise place.corrupt(str(damage), checkpoint_id, place.keys.state) from damage
     return loaded

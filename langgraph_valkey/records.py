@@ -19,8 +19,8 @@ append to manifest entries and to the manifest itself.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Mapping
-from typing import Any, TypeAlias
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias
 
 import ormsgpack
 
@@ -166,12 +166,12 @@ def parse(codec: Codec, raw: bytes) -> Record:
     return Record(parent, raw[at:end], metadata, body[4:size], body[size:])
 
 
-def indices(entry: Entry) -> list[int]:
+def indices(entry: Entry) -> Sequence[int]:
     """Which of the record's digests a channel's value refers to."""
     where = entry[2]
     if isinstance(where, bytes):
-        return []
-    return [where] if isinstance(where, int) else list(where[::2])
+        return ()
+    return (where,) if isinstance(where, int) else where[::2]
 
 
 def is_snapshot(entry: Entry) -> bool:
@@ -182,6 +182,11 @@ def is_snapshot(entry: Entry) -> bool:
 def reentered(raw: bytes, entry: bytes) -> bytes:
     """The same record under another writer and sequence number."""
     return raw[:1] + entry + raw[17:]
+
+
+def entry_of(raw: bytes) -> bytes:
+    """Writer and sequence number of the call that stored it."""
+    return raw[1:17]
 
 
 def parent_id(raw: bytes) -> str:
@@ -197,10 +202,26 @@ def load_checkpoint(codec: Codec, record: Record) -> dict[str, Any]:
     return loaded
 
 
+class Loaded(NamedTuple):
+    """A channel's value, put together from its chunks.
+
+    Attributes:
+        kind: The serializer's type name.
+        plain: Its plain bytes.
+        bodies: The plain bytes of each chunk.
+        body: What the chunks hold, as one.
+    """
+
+    kind: str
+    plain: bytes
+    bodies: list[bytes | memoryview]
+    body: memoryview
+
+
 def load_value(
     codec: Codec, record: Record, entry: Entry, chunks: Mapping[bytes, bytes | None]
-) -> tuple[Any, pieces.Value]:
-    """A channel's value, and how it is stored.
+) -> Loaded:
+    """Put a channel's value together.
 
     Args:
         codec: The saver's.
@@ -211,23 +232,33 @@ def load_value(
     Raises:
         Damaged: A chunk is missing or damaged.
     """
-    name, kind, where, snapshot, total = entry
+    name, kind, where, _, total = entry
     if isinstance(where, bytes):
-        return codec.loads(kind, where), pieces.Value(kind, (), where, 0, b"", b"", snapshot)
-    indices, elements = ((where,), (pieces.WHOLE,)) if isinstance(where, int) else (
-        where[::2], where[1::2]
-    )  # fmt: skip
-    digests = [record.digest(index) for index in indices]
-    bodies = [_chunk(codec, digest, chunks.get(digest)) for digest in digests]
-    cut = tuple(map(pieces.Piece, digests, elements, map(len, bodies)))
-    plain, body = pieces.joined(bodies, elements)
+        return Loaded(kind, where, [], memoryview(b""))
+    bodies = [_chunk(codec, record.digest(at), chunks) for at in indices(entry)]
+    plain, body = pieces.joined(bodies, _elements(where))
     if checksum(body) != total:
         raise Damaged(f"the chunks of channel {name!r} are not what was stored")
-    value = pieces.Value(kind, cut, None, len(body), pieces.fingerprint(body), total, snapshot)
-    return codec.loads(kind, plain), value
+    return Loaded(kind, plain, bodies, body)
 
 
-def _chunk(codec: Codec, digest: bytes, stored: bytes | None) -> bytes | memoryview:
+def as_stored(record: Record, entry: Entry, loaded: Loaded) -> pieces.Value:
+    """How a value that was put together is stored."""
+    _, kind, where, snapshot, total = entry
+    if isinstance(where, bytes):
+        return pieces.Value(kind, (), where, 0, b"", b"", snapshot)
+    digests = [record.digest(at) for at in indices(entry)]
+    cut = tuple(map(pieces.Piece, digests, _elements(where), map(len, loaded.bodies)))
+    body = loaded.body
+    return pieces.Value(kind, cut, None, len(body), pieces.fingerprint(body), total, snapshot)
+
+
+def _elements(where: Any) -> Sequence[int]:
+    return (pieces.WHOLE,) if isinstance(where, int) else where[1::2]
+
+
+def _chunk(codec: Codec, digest: bytes, chunks: Mapping[bytes, bytes | None]) -> bytes | memoryview:
+    stored = chunks.get(digest)
     if stored is None:
         raise Damaged(f"its chunk {digest.hex()} is gone")
     try:
