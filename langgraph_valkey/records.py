@@ -7,9 +7,10 @@ record, so it is laid out by position (integers big-endian):
     format(1) writer(8) seq(8) parent length(2) digests(4) metadata length(4)
     parent  digests(16 each)  metadata  body  checksum(8)
 
-Metadata and body are sealed (see `codec`). The body holds a manifest and the
-checkpoint without its values. The manifest names, for each channel with a value,
-its type and where the value is: here, in one chunk, or in groups of a list.
+The metadata are sealed (see `codec`). So are the two parts of the body: a
+manifest, with its length(4) before it, and the checkpoint without its values. The
+manifest names, for each channel with a value, its type and where the value is:
+here, in one chunk, or in groups of a list.
 
 Formats: a release reads `FORMAT` and the one after it, and writes `FORMAT`. The
 rule for the next format, by which this release reads it, is that it may only
@@ -59,7 +60,7 @@ class Record:
     Attributes:
         parent: Id of the parent checkpoint, or None.
         metadata: Sealed metadata.
-        checkpoint: The checkpoint without its values, typed but not loaded.
+        checkpoint: The checkpoint without its values, sealed.
     """
 
     __slots__ = ("_digests", "_manifest", "_packed", "checkpoint", "metadata", "parent")
@@ -128,15 +129,12 @@ def build(
             where = digests.setdefault(value.pieces[0].digest, len(digests))
         kind = KIND_CODES.get(value.kind, value.kind)
         manifest.append((to_bytes(name), kind, where, value.is_snapshot, value.sum))
-    packed = ormsgpack.packb(manifest)
-    kind, plain = codec.dumps(checkpoint)
-    body = codec.seal(
-        b"%s%s%s\0%s" % (len(packed).to_bytes(4, "big"), packed, kind.encode(), plain)
-    )
+    packed = codec.seal(ormsgpack.packb(manifest))
     sealed_metadata = codec.seal_typed(metadata)
     parent_raw = to_bytes(parent)
     head = _HEADER.pack(FORMAT, entry, len(parent_raw), len(digests), len(sealed_metadata))
-    record = b"".join((head, parent_raw, *digests, sealed_metadata, body))
+    body = len(packed).to_bytes(4, "big"), packed, codec.seal_typed(checkpoint)
+    record = b"".join((head, parent_raw, *digests, sealed_metadata, *body))
     return record + checksum(memoryview(record)[_SIGNED:])
 
 
@@ -160,10 +158,10 @@ def parse(codec: Codec, raw: bytes) -> Record:
     at = _HEADER.size + parent_size
     parent = to_text(raw[_HEADER.size : at]) or None
     end = at + many * limits.DIGEST_BYTES
-    body = codec.open(raw[end + metadata_size : -_SUM])
-    size = 4 + int.from_bytes(body[:4], "big")
-    metadata = raw[end : end + metadata_size]
-    return Record(parent, raw[at:end], metadata, body[4:size], body[size:])
+    body = end + metadata_size + 4
+    checkpoint = body + int.from_bytes(raw[body - 4 : body], "big")
+    packed = codec.open(raw[body:checkpoint])
+    return Record(parent, raw[at:end], raw[end : body - 4], packed, raw[checkpoint:-_SUM])
 
 
 def indices(entry: Entry) -> Sequence[int]:
@@ -197,8 +195,7 @@ def parent_id(raw: bytes) -> str:
 
 def load_checkpoint(codec: Codec, record: Record) -> dict[str, Any]:
     """The checkpoint without its values."""
-    kind, _, plain = record.checkpoint.partition(b"\0")
-    loaded: dict[str, Any] = codec.loads(kind.decode(), plain)
+    loaded: dict[str, Any] = codec.open_typed(record.checkpoint)
     return loaded
 
 
