@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 pytest_plugins = "pytester"
+
+REPOSITORY = Path(__file__).resolve().parents[1]
 
 PASSES = "def test_it(): pass\n"
 WAYS = {
@@ -51,3 +56,11 @@ def test_none_run_is_no_success(pytester: pytest.Pytester) -> None:
 def test_without_the_plugin_a_skip_passes(pytester: pytest.Pytester) -> None:
     """So the tests above show the plugin's work, not pytest's."""
     assert run(pytester, WAYS["mark"]).ret == pytest.ExitCode.OK
+
+
+@pytest.mark.parametrize("name", ["Makefile", ".ci/run"])
+def test_no_run_goes_without_the_plugin(name: str) -> None:
+    lines = (REPOSITORY / name).read_text(encoding="utf-8").splitlines()
+    runs = [line for line in lines if re.search(r"(-m|\$\(RUN\)) pytest\b", line)]
+    assert runs
+    assert all("-p tests.no_skips" in line for line in runs)
