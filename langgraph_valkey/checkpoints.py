@@ -29,6 +29,7 @@ from langgraph_valkey.errors import (
     ReplayIncomplete,
     ThreadDeleted,
     Unreachable,
+    WriteRejected,
 )
 from langgraph_valkey.keys import to_text
 from langgraph_valkey.known import Base, Known
@@ -258,15 +259,20 @@ class Checkpoints:
         place = place_of(self.prefix, config)
         namespace = place.namespace or ""
         base = self.known.base(place.thread, namespace)
-        call = operations.get(
+        call = partial(
+            operations.get,
             place.keys,
             namespace,
             place.checkpoint_id,
             believed=base.checkpoint_id if base is not None else "",
-            slide_ttl_ms=self._slide_ms,
             size=base.size if base is not None else 0,
         )
-        answer = await self.ask(link, place, call)
+        try:
+            answer = await self.ask(link, place, call(slide_ttl_ms=self._slide_ms))
+        except WriteRejected:
+            if not self._slide_ms:
+                raise
+            answer = await self.ask(link, place, call())  # Reads go on.
         if answer.status is Status.NONE:
             self.known.learn(place.thread, answer.standing)
             return None
@@ -323,7 +329,7 @@ class Checkpoints:
         try:
             read = [records.load_value(codec, record, at, chunks) for at in record.manifest]
             checkpoint = records.load_checkpoint(codec, record)
-            metadata = codec.open_typed(record.metadata)
+            metadata = records.load_metadata(codec, record.metadata)
             pending = writes.load(codec, writes.merge(codec, *stored_writes))
         except Damaged as damage:
             raise place.corrupt(str(damage), checkpoint_id, place.keys.state) from damage
@@ -334,7 +340,7 @@ class Checkpoints:
         found = CheckpointTuple(
             config=place.config(namespace, checkpoint_id),
             checkpoint=cast(Checkpoint, checkpoint),
-            metadata=metadata,
+            metadata=cast(CheckpointMetadata, metadata),
             parent_config=place.config(namespace, record.parent) if record.parent else None,
             pending_writes=pending,
         )

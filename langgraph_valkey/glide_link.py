@@ -22,11 +22,10 @@ from typing import Any, TypeVar
 
 import anyio
 import anyio.to_thread
-import glide_sync
 from glide_shared.exceptions import GlideError
 from glide_shared.routes import RandomNode
 
-from langgraph_valkey import limits
+from langgraph_valkey import glide_scan, limits
 from langgraph_valkey.fork import renew_after_fork
 from langgraph_valkey.glide_clients import (
     can_own_replies,
@@ -108,7 +107,7 @@ class BlockingLink:
 
     async def scan(self, cursor: Any, pattern: bytes) -> tuple[Any, list[bytes]]:
         """One page of a walk over keys; see `Link.scan`."""
-        page = _cluster_page if self.settings.cluster_mode else _page
+        page = glide_scan.cluster_page if self.settings.cluster_mode else glide_scan.page
         try:
             return self._lanes[READS].use(lambda client: page(client, cursor, pattern))
         except GlideError as error:
@@ -149,19 +148,6 @@ class BlockingLink:
 def _close_lanes(lanes: tuple[BlockingLane, ...]) -> None:
     for lane in lanes:
         lane.close()
-
-
-def _cluster_page(client: Any, cursor: Any, pattern: bytes) -> tuple[Any, list[bytes]]:
-    make_cursor: Callable[[], Any] = glide_sync.ClusterScanCursor
-    start = make_cursor() if cursor is None else cursor
-    following, keys = client.scan(start, match=pattern, count=limits.SCAN_COUNT)
-    return (None if following.is_finished() else following), keys
-
-
-def _page(client: Any, cursor: Any, pattern: bytes) -> tuple[Any, list[bytes]]:
-    start = b"0" if cursor is None else cursor
-    following, keys = client.scan(start, match=pattern, count=limits.SCAN_COUNT)
-    return (None if following == b"0" else following), keys
 
 
 class _Native:

@@ -22,7 +22,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from uuid import UUID
 
-_STATE = b"}:state"
 _EMPTY = b"%"
 _SEPARATOR = b"\0"
 
@@ -85,13 +84,16 @@ def thread_keys(prefix: str, thread: str) -> ThreadKeys:
 
 
 def thread_pattern(prefix: str) -> bytes:
-    """A glob pattern that matches the `state` key of each thread."""
-    return b"%s:{*%s" % (to_bytes(prefix), _STATE)
+    """A glob pattern that matches the `state` and the `index` of each thread.
+
+    Both, since either may be all that eviction left of it.
+    """
+    return b"%s:{*}:[si]*" % to_bytes(prefix)
 
 
-def thread_of(prefix: str, state_key: bytes) -> str:
-    """The thread whose `state` key this is: the inverse of `thread_keys`."""
-    escaped = state_key[len(to_bytes(prefix)) + 2 : -len(_STATE)]
+def thread_of(prefix: str, key: bytes) -> str:
+    """The thread that has this key: the inverse of `thread_keys`."""
+    escaped = key[len(to_bytes(prefix)) + 2 : key.rindex(b"}")]
     if escaped == _EMPTY:
         return ""
     return to_text(escaped.replace(b"%7D", b"}").replace(b"%7B", b"{").replace(b"%25", b"%"))

@@ -50,6 +50,9 @@ async client: other loops beside the one that owns its replies, and trio."""
 SCAN_COUNT = 500
 """About how many keys the server looks at for one page of a scan."""
 
+SCAN_ROUNDS_MOST = 5
+"""How often a walk over all keys begins again because slots moved."""
+
 CLOSE_DRAIN_S = 16.0
 """How long `close` waits for calls under way, unless told otherwise."""
 

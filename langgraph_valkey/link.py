@@ -54,6 +54,7 @@ class Call:
         writes: Whether it may change data.
         size: About how many bytes travel in the larger direction; calls above
             `limits.LARGE_VALUE_BYTES` go over a connection of their own.
+        patient: Whether a refusal is waited out; else the caller has another way.
     """
 
     script: Script
@@ -61,6 +62,7 @@ class Call:
     args: list[bytes]
     writes: bool
     size: int = 0
+    patient: bool = True
 
 
 class Link(Protocol):

@@ -22,14 +22,15 @@ async def threads(core: Checkpoints, link: Link) -> AsyncIterator[Place]:
 
     The names seen are kept while the walk lasts, since a scan may repeat itself.
     """
-    seen: set[bytes] = set()
+    seen: set[str] = set()
     cursor: Any = None
     while True:
         cursor, keys = await link.scan(cursor, thread_pattern(core.prefix))
         for key in keys:
-            if key not in seen:
-                seen.add(key)
-                yield place_of_thread(core.prefix, thread_of(core.prefix, key))
+            thread = thread_of(core.prefix, key)
+            if thread not in seen:
+                seen.add(thread)
+                yield place_of_thread(core.prefix, thread)
         if cursor is None:
             return
 
@@ -116,7 +117,7 @@ async def metadata_of(
         for raw_namespace, raw_id, sealed in grouped(items, 3):
             checkpoint_id = to_text(raw_id)
             try:
-                metadata = core.codec.open_typed(sealed)
+                metadata = records.load_metadata(core.codec, sealed)
             except Damaged as damage:
                 raise place.corrupt(str(damage), checkpoint_id, place.keys.state) from damage
             yield namespace_of(raw_namespace), checkpoint_id, metadata

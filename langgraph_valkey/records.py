@@ -7,14 +7,15 @@ record, so it is laid out by position (integers big-endian):
     format(1) writer(8) seq(8) parent length(2) digests(4) metadata length(4)
     parent  digests(16 each)  metadata  body  checksum(8)
 
-The metadata are sealed (see `codec`). So are the two parts of the body: a
+The metadata are sealed (see `codec`), with a checksum(8) of their own before them,
+since they are also read alone. Sealed, too, are the two parts of the body: a
 manifest, with its length(4) before it, and the checkpoint without its values. The
 manifest names, for each channel with a value, its type and where the value is:
 here, in one chunk, or in groups of a list.
 
 Formats: a release reads `FORMAT` and the one after it, and writes `FORMAT`. The
 rule for the next format, by which this release reads it, is that it may only
-append to manifest entries and to the manifest itself.
+append elements to manifest entries.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ class Record:
 
     Attributes:
         parent: Id of the parent checkpoint, or None.
-        metadata: Sealed metadata.
+        metadata: The metadata, not loaded.
         checkpoint: The checkpoint without its values, sealed.
     """
 
@@ -131,6 +132,7 @@ def build(
         manifest.append((to_bytes(name), kind, where, value.is_snapshot, value.sum))
     packed = codec.seal(ormsgpack.packb(manifest))
     sealed_metadata = codec.seal_typed(metadata)
+    sealed_metadata = checksum(sealed_metadata) + sealed_metadata
     parent_raw = to_bytes(parent)
     head = _HEADER.pack(FORMAT, entry, len(parent_raw), len(digests), len(sealed_metadata))
     body = len(packed).to_bytes(4, "big"), packed, codec.seal_typed(checkpoint)
@@ -191,6 +193,18 @@ def parent_id(raw: bytes) -> str:
     """The parent's id, or '', without taking the record apart."""
     size = int.from_bytes(raw[17:19], "big")
     return to_text(raw[_HEADER.size : _HEADER.size + size])
+
+
+def load_metadata(codec: Codec, stored: bytes) -> dict[str, Any]:
+    """The metadata of a record.
+
+    Raises:
+        Damaged: They are not what was stored.
+    """
+    if checksum(memoryview(stored)[_SUM:]) != stored[:_SUM]:
+        raise Damaged("its metadata were cut short or overwritten")
+    loaded: dict[str, Any] = codec.open_typed(stored[_SUM:])
+    return loaded
 
 
 def load_checkpoint(codec: Codec, record: Record) -> dict[str, Any]:

@@ -72,6 +72,8 @@ class Retrying:
         try:
             return await self._link.send(calls)
         except _RETRIED as failure:
+            if isinstance(failure, WriteRejected) and not all(call.patient for call in calls):
+                raise
             first = failure
         return await self._again(lambda: self._link.send(calls), started, first)
 

@@ -134,7 +134,7 @@ async def _delta_chain(core: Checkpoints, link: Link, place: Place, checkpoint_i
         if unsettled is None:  # The checkpoint itself.
             versions = records.load_checkpoint(core.codec, record)["channel_versions"]
             unsettled = versions.keys() - held.keys()
-            metadata = core.codec.open_typed(record.metadata)
+            metadata = records.load_metadata(core.codec, record.metadata)
             deltas.update(metadata.get("counters_since_delta_snapshot") or ())
             continue
         chain.append(ancestor_id)

@@ -173,13 +173,18 @@ def of_next_format(raw: bytes, codec: Codec) -> bytes:
     parent_size = int.from_bytes(raw[17:19], "big")
     digests = int.from_bytes(raw[19:23], "big")
     begin = HEADER + parent_size + 16 * digests + int.from_bytes(raw[23:27], "big")
-    body = codec.open(raw[begin:-8])
-    size = int.from_bytes(body[:4], "big")
-    manifest = ormsgpack.packb(
-        [[*entry, "more"] for entry in ormsgpack.unpackb(body[4 : 4 + size])]
+    end = begin + 4 + int.from_bytes(raw[begin : begin + 4], "big")
+    entries = ormsgpack.unpackb(codec.open(raw[begin + 4 : end]))
+    manifest = codec.seal(ormsgpack.packb([[*entry, "more"] for entry in entries]))
+    made = b"".join(
+        (
+            bytes([records.FORMAT + 1]),
+            raw[1:begin],
+            len(manifest).to_bytes(4, "big"),
+            manifest,
+            raw[end:-8],
+        )
     )
-    body = len(manifest).to_bytes(4, "big") + manifest + body[4 + size :]
-    made = bytes([records.FORMAT + 1]) + raw[1:begin] + codec.seal(body)
     return made + checksum(memoryview(made)[17:])
 
 

@@ -145,7 +145,6 @@ async def test_every_method_raises_while_no_server_answers(
                 await twin.check()
 
 
-@pytest.mark.xfail(reason="GLIDE's scan has no timeout of its own, and ours is missing")
 @pytest.mark.parametrize("fault", ["killed", "frozen"])
 async def test_every_walk_over_all_threads_raises_while_no_server_answers(
     kind: str, fault: str, tmp_path: Path
@@ -195,6 +194,18 @@ def refused_times(proxy: RejectingProxy, count: int) -> bool:
 
 
 # --- refused writes -----------------------------------------------------------
+
+
+async def test_reads_that_put_off_expiry_go_on_while_writes_are_refused(
+    kind: str, proxy: RejectingProxy
+) -> None:
+    options = {**FAST, "reject_deadline_s": 60.0, "ttl_s": 900.0, "refresh_ttl_on_read": True}
+    async with open_face(kind, proxy.url, **options) as opened:
+        await fill(opened)
+        proxy.reject()
+        found = await asyncio.wait_for(opened.aget_tuple(config("t")), BOUND_S)
+        assert found is not None
+        assert proxy.rejected == 1, "it was tried again"
 
 
 async def test_refused_writes_end_rejected_and_leave_nothing(

@@ -45,7 +45,7 @@ def _call(
     if size is None:
         size = sum(map(len, args))
     names = (keys.state, keys.index, keys.graves)[: kind.keys]
-    return Call(_script(name, kind), names, args, kind.writes, size)
+    return Call(_script(name, kind), names, args, kind.writes, size, kind is not _SLIDES)
 
 
 def _head(
