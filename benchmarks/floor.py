@@ -22,7 +22,7 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
-from langgraph_valkey.glide_clients import (
+from langgraph_valkey.glide.clients import (
     BlockingClient,
     NativeClient,
     close_native,

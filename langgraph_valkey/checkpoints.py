@@ -22,8 +22,7 @@ from langgraph.checkpoint.base import (
     get_checkpoint_metadata,
 )
 
-from langgraph_valkey import drafts, limits, operations, records, writes
-from langgraph_valkey.codec import Codec, Damaged
+from langgraph_valkey import drafts, limits, operations
 from langgraph_valkey.errors import (
     LanggraphValkeyError,
     ReplayIncomplete,
@@ -36,6 +35,8 @@ from langgraph_valkey.known import Base, Known
 from langgraph_valkey.link import Call, Link
 from langgraph_valkey.operations import Answer, Standing, Status
 from langgraph_valkey.place import Place, place_of, place_of_thread
+from langgraph_valkey.stored import records, writes
+from langgraph_valkey.stored.codec import Codec, Damaged
 
 _ATTEMPTS = 4
 """How often a write is built anew. Each refusal rules itself out for the next try,

@@ -9,11 +9,12 @@ from typing import Any
 
 from langgraph.checkpoint.base import ChannelVersions, Checkpoint
 
-from langgraph_valkey import limits, pieces, records
-from langgraph_valkey.codec import Codec
+from langgraph_valkey import limits
 from langgraph_valkey.errors import ReplayIncomplete
 from langgraph_valkey.known import Base
 from langgraph_valkey.operations import Stored
+from langgraph_valkey.stored import pieces, records
+from langgraph_valkey.stored.codec import Codec
 
 
 class Writer:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from langgraph_valkey import limits
 from langgraph_valkey.fork import renew_after_fork
 from langgraph_valkey.operations import Standing
-from langgraph_valkey.pieces import Value
+from langgraph_valkey.stored.pieces import Value
 
 
 class Base(NamedTuple):

@@ -8,13 +8,14 @@ from typing import Any
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import CheckpointTuple, DeltaChannelHistory, PendingWrite
 
-from langgraph_valkey import limits, operations, records, writes
+from langgraph_valkey import limits, operations
 from langgraph_valkey.checkpoints import Checkpoints
-from langgraph_valkey.codec import Damaged
 from langgraph_valkey.keys import namespace_of, thread_of, thread_pattern, to_bytes, to_text
 from langgraph_valkey.link import Link
 from langgraph_valkey.operations import Status
 from langgraph_valkey.place import Place, place_of, place_of_thread
+from langgraph_valkey.stored import records, writes
+from langgraph_valkey.stored.codec import Damaged
 
 
 async def threads(core: Checkpoints, link: Link) -> AsyncIterator[Place]:

@@ -33,14 +33,14 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 
 from langgraph_valkey import limits, listing, upkeep
 from langgraph_valkey.checkpoints import Checkpoints
-from langgraph_valkey.codec import Codec
 from langgraph_valkey.drafts import Writer
 from langgraph_valkey.fork import renew_after_fork
-from langgraph_valkey.glide_link import BlockingLink, LoopLink
+from langgraph_valkey.glide.link import BlockingLink, LoopLink
 from langgraph_valkey.known import Known
 from langgraph_valkey.link import Link, finish, finish_each
 from langgraph_valkey.retry import Retrying
 from langgraph_valkey.settings import Settings
+from langgraph_valkey.stored.codec import Codec
 
 T = TypeVar("T")
 

@@ -14,13 +14,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 
-from langgraph_valkey import limits, operations, records, writes
+from langgraph_valkey import limits, operations
 from langgraph_valkey.checkpoints import Checkpoints
 from langgraph_valkey.keys import namespace_of, to_text
 from langgraph_valkey.link import Call, Link
 from langgraph_valkey.listing import ancestry, grouped, metadata_of, threads
 from langgraph_valkey.operations import Standing, Status
 from langgraph_valkey.place import Place, place_of_thread
+from langgraph_valkey.stored import records, writes
 
 
 async def copy_thread(core: Checkpoints, link: Link, source: str, target: str) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from langgraph_valkey.glide_link import BlockingLink, LoopLink
+from langgraph_valkey.glide.link import BlockingLink, LoopLink
 from langgraph_valkey.link import Call, Reply, Script, finish
 from langgraph_valkey.local.node import free_ports, server_binary
 from langgraph_valkey.settings import ConnectionSettings

@@ -11,10 +11,10 @@ import ormsgpack
 import pytest
 from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 
-from langgraph_valkey import records
-from langgraph_valkey.codec import Codec, checksum
 from langgraph_valkey.errors import ConfigurationError, CorruptState
 from langgraph_valkey.keys import namespace_field, thread_keys
+from langgraph_valkey.stored import records
+from langgraph_valkey.stored.codec import Codec, checksum
 from tests.every_call import LAST, MARK, Calls, assert_silent, fill, outcomes, reads, told, writes
 from tests.faces import FACES, Face, Twin, config, numbered_id, open_face
 from tests.raw_server import RawServer, raw_server

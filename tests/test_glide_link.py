@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from langgraph_valkey import glide_clients, limits
+from langgraph_valkey import limits
 from langgraph_valkey.errors import (
     ConfigurationError,
     LanggraphValkeyError,
@@ -24,7 +24,8 @@ from langgraph_valkey.errors import (
     Unreachable,
     WriteRejected,
 )
-from langgraph_valkey.glide_clients import GLIDE_VERSION, check_server, require_glide
+from langgraph_valkey.glide import clients
+from langgraph_valkey.glide.clients import GLIDE_VERSION, check_server, require_glide
 from langgraph_valkey.link import Call, finish
 from langgraph_valkey.local import LocalValkey
 from langgraph_valkey.local.node import free_ports
@@ -306,9 +307,9 @@ def test_an_old_server_is_refused() -> None:
     for info in ("redis_version:6.2.6\r\n", "valkey_version:7.1.9\r\nredis_version:7.2.4\r\n"):
         with pytest.raises(ConfigurationError, match=r"7\.2 or newer"):
             check_server(settings, info)
-        assert not glide_clients.is_checked(settings)
+        assert not clients.is_checked(settings)
     check_server(settings, "redis_version:7.2.4\r\nvalkey_version:9.1.0\r\n")
-    assert glide_clients.is_checked(settings)
+    assert clients.is_checked(settings)
 
 
 async def test_a_server_that_evicts_is_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:

@@ -20,9 +20,9 @@ import trio
 
 from langgraph_valkey import limits
 from langgraph_valkey.errors import OutcomeUnknown
-from langgraph_valkey.glide_clients import can_own_replies, owns_replies
-from langgraph_valkey.glide_lanes import NativeLane
-from langgraph_valkey.glide_link import BlockingLink, LoopLink
+from langgraph_valkey.glide.clients import can_own_replies, owns_replies
+from langgraph_valkey.glide.lanes import NativeLane
+from langgraph_valkey.glide.link import BlockingLink, LoopLink
 from langgraph_valkey.link import finish
 from langgraph_valkey.local import LocalValkey
 from langgraph_valkey.settings import ConnectionSettings
@@ -251,7 +251,7 @@ def test_what_glide_tells_of_its_loops_is_still_there() -> None:
 
 LEFT_OPEN = """
 import asyncio, gc, sys
-from langgraph_valkey.glide_link import BlockingLink, LoopLink
+from langgraph_valkey.glide.link import BlockingLink, LoopLink
 from langgraph_valkey.link import Call, Script, finish
 from langgraph_valkey.settings import ConnectionSettings
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from langgraph_valkey import LanggraphValkeyError, Settings
-from langgraph_valkey.glide_link import BlockingLink
+from langgraph_valkey.glide.link import BlockingLink
 from langgraph_valkey.link import Call, Script, finish
 from langgraph_valkey.local import LocalValkey
 from langgraph_valkey.testing import MemoryLink

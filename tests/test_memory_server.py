@@ -22,7 +22,7 @@ from langgraph_valkey import (
     ValkeySaver,
     operations,
 )
-from langgraph_valkey.glide_link import BlockingLink
+from langgraph_valkey.glide.link import BlockingLink
 from langgraph_valkey.keys import thread_keys
 from langgraph_valkey.link import Call, Link, Reply, Script, finish
 from langgraph_valkey.local import LocalValkey

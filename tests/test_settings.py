@@ -14,7 +14,7 @@ from glide_shared.config import (
 )
 
 from langgraph_valkey.errors import ConfigurationError
-from langgraph_valkey.glide_clients import configuration_of
+from langgraph_valkey.glide.clients import configuration_of
 from langgraph_valkey.settings import ConnectionSettings, Settings
 
 SECRET = "hunter2-5ecret"

@@ -25,7 +25,7 @@ from glide_shared.exceptions import TimeoutError as GlideTimeoutError
 
 from langgraph_valkey import limits
 from langgraph_valkey.errors import ConfigurationError
-from langgraph_valkey.glide_clients import (
+from langgraph_valkey.glide.clients import (
     BlockingClient,
     NativeClient,
     batch_of,
@@ -33,7 +33,7 @@ from langgraph_valkey.glide_clients import (
     make_blocking,
     make_native,
 )
-from langgraph_valkey.glide_errors import Kind, kind_of
+from langgraph_valkey.glide.errors import Kind, kind_of
 from langgraph_valkey.settings import ConnectionSettings
 
 T = TypeVar("T")

@@ -34,7 +34,7 @@ import xxhash
 from langgraph.checkpoint.serde.types import _DeltaSnapshot
 
 from langgraph_valkey import limits
-from langgraph_valkey.codec import Codec, checksum
+from langgraph_valkey.stored.codec import Codec, checksum
 
 WHOLE = -1
 """`Piece.elements` of a value that is not cut."""

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from glide_shared.exceptions import GlideError, RequestError
 
 from langgraph_valkey import limits
-from langgraph_valkey.glide_errors import Kind, kind_of, translate
+from langgraph_valkey.glide.errors import Kind, kind_of, translate
 from langgraph_valkey.link import Call, Reply
 
 LANES = 3

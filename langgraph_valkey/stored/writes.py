@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 import ormsgpack
 from langgraph.checkpoint.base import WRITES_IDX_MAP, PendingWrite, writes_sort_key
 
-from langgraph_valkey.codec import Codec, Damaged, checksum, is_plain
 from langgraph_valkey.keys import to_bytes, to_text
-from langgraph_valkey.records import FORMAT, KIND_CODES, KINDS, NEWEST_READ, UnknownFormat
+from langgraph_valkey.stored.codec import Codec, Damaged, checksum, is_plain
+from langgraph_valkey.stored.records import FORMAT, KIND_CODES, KINDS, NEWEST_READ, UnknownFormat
 
 _STAMP, _SUM = 16, 8
 _BEGIN = _STAMP + 1 + _SUM

@@ -26,9 +26,10 @@ from typing import Any, NamedTuple, TypeAlias
 
 import ormsgpack
 
-from langgraph_valkey import limits, pieces
-from langgraph_valkey.codec import Codec, Damaged, checksum
+from langgraph_valkey import limits
 from langgraph_valkey.keys import to_bytes, to_text
+from langgraph_valkey.stored import pieces
+from langgraph_valkey.stored.codec import Codec, Damaged, checksum
 
 FORMAT = 1
 """The record format this release writes."""

@@ -1,9 +1,9 @@
 """The two links over GLIDE: one for threads, one for event loops.
 
-How calls travel stands in `glide_exchange`, over what in `glide_lanes`.
+How calls travel stands in `exchange`, over what in `lanes`.
 
 **Event loops.** GLIDE has one loop read the replies of all async clients of a
-process (see `glide_clients`). `LoopLink` uses them on that loop only; calls from
+process (see `clients`). `LoopLink` uses them on that loop only; calls from
 any other loop, and from trio, run over the `BlockingLink` on worker threads.
 They work, too, while the reading loop is blocked. When it is closed, the next
 loop that sends takes its place.
@@ -25,17 +25,18 @@ import anyio.to_thread
 from glide_shared.exceptions import GlideError
 from glide_shared.routes import RandomNode
 
-from langgraph_valkey import glide_scan, limits
+from langgraph_valkey import limits
 from langgraph_valkey.fork import renew_after_fork
-from langgraph_valkey.glide_clients import (
+from langgraph_valkey.glide import scan
+from langgraph_valkey.glide.clients import (
     can_own_replies,
     check_server,
     is_checked,
     owns_replies,
     require_glide,
 )
-from langgraph_valkey.glide_errors import Kind, kind_of, translate
-from langgraph_valkey.glide_exchange import (
+from langgraph_valkey.glide.errors import Kind, kind_of, translate
+from langgraph_valkey.glide.exchange import (
     LANES,
     READS,
     by_lane,
@@ -44,7 +45,7 @@ from langgraph_valkey.glide_exchange import (
     lane_of,
     raise_first,
 )
-from langgraph_valkey.glide_lanes import BlockingLane, Health, NativeLane, closed
+from langgraph_valkey.glide.lanes import BlockingLane, Health, NativeLane, closed
 from langgraph_valkey.link import Call, Reply, finish
 from langgraph_valkey.settings import ConnectionSettings
 
@@ -107,7 +108,7 @@ class BlockingLink:
 
     async def scan(self, cursor: Any, pattern: bytes) -> tuple[Any, list[bytes]]:
         """One page of a walk over keys; see `Link.scan`."""
-        page = glide_scan.cluster_page if self.settings.cluster_mode else glide_scan.page
+        page = scan.cluster_page if self.settings.cluster_mode else scan.page
         try:
             return self._lanes[READS].use(lambda client: page(client, cursor, pattern))
         except GlideError as error:
