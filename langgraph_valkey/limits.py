@@ -80,7 +80,7 @@ GROUPS_MOST = 16
 """Above this many groups the closing size grows with the list, so that neither
 a record's references nor the pieces of a read grow with the thread."""
 
-COMPRESS_BYTES = 512
+COMPRESS_BYTES = 1024
 """Records and writes from this size on are compressed: the version strings of a
 larger graph shrink to a fifth, in 5 us."""
 
