@@ -101,10 +101,11 @@ async def _filtered(
     core: Checkpoints, link: Link, place: Place, criteria: Mapping[str, Any], before: str
 ) -> AsyncIterator[CheckpointTuple]:
     """Those whose metadata fit; nothing else of the others is read."""
-    async for namespace, checkpoint_id, metadata in metadata_of(core, link, place, before):
-        if not all(metadata.get(key) == wanted for key, wanted in criteria.items()):
+    wanted = criteria.items()
+    async for raw_namespace, raw_id, metadata in metadata_of(core, link, place, before):
+        if not all(metadata.get(key) == value for key, value in wanted):
             continue
-        config = place.config(namespace, checkpoint_id)
+        config = place.config(namespace_of(raw_namespace), to_text(raw_id))
         found = await core.get_tuple(link, config)
         if found is not None:
             yield found._replace(config=config)
@@ -112,16 +113,18 @@ async def _filtered(
 
 async def metadata_of(
     core: Checkpoints, link: Link, place: Place, before: str = ""
-) -> AsyncIterator[tuple[str, str, Mapping[str, Any]]]:
-    """Namespace, id and metadata of each checkpoint of a thread, newest first."""
+) -> AsyncIterator[tuple[bytes, bytes, Mapping[str, Any]]]:
+    """Namespace and id, as they are stored, and metadata of each checkpoint, newest first."""
+    load, codec = records.load_metadata, core.codec
     async for items, _ in core.pages(link, place, "meta", before=before):
-        for raw_namespace, raw_id, sealed in grouped(items, 3):
-            checkpoint_id = to_text(raw_id)
+        for at in range(0, len(items), 3):
             try:
-                metadata = records.load_metadata(core.codec, sealed)
+                metadata = load(codec, items[at + 2])
             except Damaged as damage:
-                raise place.corrupt(str(damage), checkpoint_id, place.keys.state) from damage
-            yield namespace_of(raw_namespace), checkpoint_id, metadata
+                raise place.corrupt(
+                    str(damage), to_text(items[at + 1]), place.keys.state
+                ) from damage
+            yield items[at], items[at + 1], metadata
 
 
 def grouped(items: Sequence[Any], size: int) -> list[Sequence[Any]]:

@@ -79,9 +79,9 @@ async def delete_for_runs(core: Checkpoints, link: Link, run_ids: Sequence[str])
         return
     async for place in threads(core, link):
         doomed: dict[str, set[str]] = {}
-        async for namespace, checkpoint_id, metadata in metadata_of(core, link, place):
+        async for raw_namespace, raw_id, metadata in metadata_of(core, link, place):
             if metadata.get("run_id") in runs:
-                doomed.setdefault(namespace, set()).add(checkpoint_id)
+                doomed.setdefault(namespace_of(raw_namespace), set()).add(to_text(raw_id))
         removed = False
         for namespace, gone in doomed.items():
             within = place._replace(namespace=namespace)

@@ -32,13 +32,15 @@ local function add(ns, id)
   out[#out + 1] = id
   if what == 'ids' then return end
   local at = ns .. '\0' .. id
+  if what == 'meta' then
+    local metadata = metadata_of(call('HGET', STATE, 'r' .. at) or '')
+    bytes = bytes + #metadata
+    out[#out + 1] = metadata
+    return
+  end
   local here = call('HMGET', STATE, 'r' .. at, 'x' .. at)
   local record, entries = here[1] or '', here[2] or ''
   bytes = bytes + #record
-  if what == 'meta' then
-    out[#out + 1] = metadata_of(record)
-    return
-  end
   local names, fields, writes = digests_of(record, 'c', {}), {}, {}
   for i = 1, #names do
     if not seen[names[i]] then
