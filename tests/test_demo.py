@@ -231,6 +231,7 @@ def test_ctrl_c_keeps_the_thread(tmp_path: Path) -> None:
     with started("--interactive", "--data-dir", tmp_path) as process:
         read_until(process, "you ")
         process.send_signal(signal.SIGINT)
+        process.wait(ENOUGH_S / 2)  # communicate() would end its input, which ends it too
         output, errors = process.communicate(timeout=ENOUGH_S / 2)
     assert process.returncode == 130
     assert errors == ""
