@@ -9,9 +9,9 @@ the server says that it lacks something the writer relied on: see `Status`.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import (
@@ -22,7 +22,7 @@ from langgraph.checkpoint.base import (
     get_checkpoint_metadata,
 )
 
-from langgraph_valkey import drafts, limits, operations
+from langgraph_valkey import drafts, limits, loading, operations
 from langgraph_valkey.errors import (
     LanggraphValkeyError,
     ReplayIncomplete,
@@ -36,7 +36,7 @@ from langgraph_valkey.link import Call, Link
 from langgraph_valkey.operations import Answer, Standing, Status
 from langgraph_valkey.place import Place, place_of, place_of_thread
 from langgraph_valkey.stored import records, writes
-from langgraph_valkey.stored.codec import Codec, Damaged
+from langgraph_valkey.stored.codec import Codec
 
 _ATTEMPTS = 4
 """How often a write is built anew. Each refusal rules itself out for the next try,
@@ -81,6 +81,24 @@ class Checkpoints:
                 raise place.corrupt("it holds something else", None, place.keys.state) from error
             raise
 
+    async def _ask_patiently(
+        self, link: Link, place: Place, call: Call, standing: Standing
+    ) -> Answer:
+        """Ask for a write that may be ahead of its thread's root.
+
+        LangGraph stores writes, and a subgraph's checkpoints, beside the put of the
+        root. Where the thread was deleted before, only the root may begin it anew.
+        """
+        pause_s = limits.ROOT_PAUSE_FIRST_S
+        while True:
+            answer = await self.ask(link, place, call)
+            if answer.status is not Status.DELETED or standing.gen != Standing().gen:
+                return answer
+            if pause_s > limits.ROOT_PAUSE_MOST_S:
+                return answer
+            await link.sleep(pause_s)
+            pause_s *= 2
+
     # --- writing ---------------------------------------------------------------
 
     async def put(
@@ -101,7 +119,8 @@ class Checkpoints:
             await self.get_tuple(link, place.config(namespace, place.checkpoint_id))
             base = self.known.base(place.thread, namespace)
         standing = self.known.standing(place.thread)
-        if not namespace and not place.checkpoint_id:
+        is_root = not namespace and not place.checkpoint_id
+        if is_root:
             # A root begins the thread, and may begin it anew after a deletion.
             standing = standing._replace(gen=Standing().gen)
         entry = self._writer.entry()
@@ -114,10 +133,12 @@ class Checkpoints:
             checkpoint,
             get_checkpoint_metadata(config, metadata),
             new_versions,
+            is_root,
         )
         draft = draft_of(base)
         for _ in range(_ATTEMPTS):
-            answer = await self.ask(link, place, self._put_call(at, entry, draft.stored, standing))
+            call = self._put_call(at, entry, draft.stored, standing)
+            answer = await self._ask_patiently(link, place, call, standing)
             if answer.status is Status.OK:
                 self.known.learn(place.thread, answer.standing, namespace, draft.base)
                 return place.config(namespace, checkpoint["id"])
@@ -151,7 +172,12 @@ class Checkpoints:
         """
         entry = self._writer.entry()
         stored = operations.Stored(
-            records.reentered(record, entry), chunks, trusted=False, complete=True
+            records.reentered(record, entry),
+            chunks,
+            trusted=bytes(16),
+            complete=True,
+            root=True,
+            leans=False,
         )
         return partial(self._put_call, place, entry, stored)
 
@@ -169,7 +195,7 @@ class Checkpoints:
         """
         standing = self.known.standing(place.thread)
         for _ in range(_ATTEMPTS):
-            answer = await self.ask(link, place, build(standing))
+            answer = await self._ask_patiently(link, place, build(standing), standing)
             if answer.status is Status.OK:
                 self.known.learn(place.thread, answer.standing)
                 return
@@ -204,18 +230,18 @@ class Checkpoints:
                 "its write was not stored: start the thread anew",
                 thread_id=place.thread,
             )
-        if answer.status is Status.RESEND:
-            if answer.standing.exists:
-                return answer.standing  # Made anew by another writer, whole.
+        if answer.status is Status.RESEND and answer.standing.exists:
+            return answer.standing  # Made anew by another writer, whole.
+        if answer.status is Status.STALE:
+            return standing._replace(stamp=answer.standing.stamp)
+        if answer.status in (Status.RESEND, Status.ORPHAN):
             self.known.forget(place.thread)
             raise ReplayIncomplete(
-                f"thread {place.thread!r} is gone from the server (expired, evicted or lost at a "
-                "failover) while this run was in the middle of it, so its writes were not "
+                f"thread {place.thread!r}, or the part of it that this run builds upon, is gone "
+                "from the server (expired, evicted or lost at a failover), so its write was not "
                 "stored: run the thread again from its input",
                 thread_ids=[place.thread],
             )
-        if answer.status is Status.STALE:
-            return standing._replace(stamp=answer.standing.stamp)
         raise place.corrupt(f"unexpected answer {answer.status.name}", None, place.keys.state)
 
     def _contended(self, place: Place) -> Unreachable:
@@ -280,11 +306,13 @@ class Checkpoints:
         self.require(place, answer)
         raw_id, record, entries, values = answer.rest
         checkpoint_id = to_text(raw_id)
-        parsed = self.parsed(place, checkpoint_id, record)
+        parsed = loading.parsed(self.codec, place, checkpoint_id, record)
         digests = parsed.digests
         chunks = dict(zip(digests, values, strict=False))
         pending = entries, values[len(digests) :]
-        found, loaded = self.load(place, namespace, checkpoint_id, parsed, chunks, pending)
+        found, loaded = loading.load(
+            self.codec, place, namespace, checkpoint_id, parsed, chunks, pending
+        )
         entry = records.entry_of(record)
         if base is None or base.checkpoint_id != checkpoint_id or base.entry != entry:
             stored = {
@@ -304,48 +332,6 @@ class Checkpoints:
             )
         if answer.status is not Status.OK:
             raise place.corrupt(f"unexpected answer {answer.status.name}", None, place.keys.state)
-
-    def parsed(self, place: Place, checkpoint_id: str, raw: bytes) -> records.Record:
-        """Take a record apart, or say where it is damaged."""
-        try:
-            return records.parse(self.codec, raw)
-        except Damaged as damage:
-            raise place.corrupt(str(damage), checkpoint_id, place.keys.state) from damage
-
-    def load(
-        self,
-        place: Place,
-        namespace: str,
-        checkpoint_id: str,
-        record: records.Record,
-        chunks: Mapping[bytes, bytes | None],
-        stored_writes: tuple[bytes, Sequence[bytes | None]],
-    ) -> tuple[CheckpointTuple, list[records.Loaded]]:
-        """A checkpoint as LangGraph takes it, and its values as they were read.
-
-        Raises:
-            CorruptState: Part of it is missing or damaged.
-        """
-        codec = self.codec
-        try:
-            read = [records.load_value(codec, record, at, chunks) for at in record.manifest]
-            checkpoint = records.load_checkpoint(codec, record)
-            metadata = records.load_metadata(codec, record.metadata)
-            pending = writes.load(codec, writes.merge(codec, *stored_writes))
-        except Damaged as damage:
-            raise place.corrupt(str(damage), checkpoint_id, place.keys.state) from damage
-        checkpoint["channel_values"] = {
-            entry[0]: codec.loads(kind, plain)
-            for entry, (kind, plain, _, _) in zip(record.manifest, read, strict=True)
-        }
-        found = CheckpointTuple(
-            config=place.config(namespace, checkpoint_id),
-            checkpoint=cast(Checkpoint, checkpoint),
-            metadata=cast(CheckpointMetadata, metadata),
-            parent_config=place.config(namespace, record.parent) if record.parent else None,
-            pending_writes=pending,
-        )
-        return found, read
 
     async def pages(
         self,

@@ -66,23 +66,24 @@ def build(
     checkpoint: Checkpoint,
     metadata: Mapping[str, Any],
     new_versions: ChannelVersions,
+    is_root: bool,
     base: Base | None,
     lost: Base | None = None,
 ) -> Draft:
     """Build a put.
 
-    A channel is serialized if it changed; else it is taken over from the parent,
-    also when it is not in `channel_values` (so it is with a delta channel's last
-    snapshot). Without a parent known here all that is given is serialized.
+    A channel is serialized if it changed or the parent is not known here; else it is
+    taken over, also when it is not in `channel_values` (a delta channel's snapshot).
 
     Args:
         codec: The saver's.
         entry: Writer and sequence number.
-        thread: The thread's name, for errors.
+        thread: Its name, for errors.
         parent: The parent's id, or ''.
         checkpoint: As LangGraph gave it.
         metadata: Complete metadata.
         new_versions: Which channels changed since the parent.
+        is_root: Whether it begins its thread.
         base: A checkpoint the server is known to have, or None to send everything.
         lost: What it was known to have until it said otherwise.
 
@@ -111,10 +112,20 @@ def build(
     stored = Stored(
         record=records.build(codec, entry, parent, body, metadata, values),
         chunks=chunks,
-        trusted=heir is not None,
+        trusted=heir.entry if heir is not None else bytes(16),
         complete=base is None,
+        root=is_root,
+        leans=_leans(metadata, versions, values),
     )
     return Draft(stored, Base(checkpoint["id"], entry, dict(versions), values), sources)
+
+
+def _leans(
+    metadata: Mapping[str, Any], versions: Mapping[str, Any], values: Mapping[str, Any]
+) -> bool:
+    """Whether a delta channel has to be rebuilt from the ancestors."""
+    deltas = metadata.get("counters_since_delta_snapshot") or ()
+    return any(name in versions and name not in values for name in deltas)
 
 
 def _send(codec: Codec, chunks: list[bytes], named: Iterable[tuple[bytes, bytes]]) -> None:

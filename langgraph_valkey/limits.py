@@ -50,6 +50,11 @@ async client: other loops beside the one that owns its replies, and trio."""
 SCAN_COUNT = 500
 """About how many keys the server looks at for one page of a scan."""
 
+ROOT_PAUSE_FIRST_S = 0.01
+ROOT_PAUSE_MOST_S = 1.0
+"""Pauses, doubling, in which a write waits for the root of a thread that was
+deleted before; about 1.3 s in all, then the thread counts as deleted."""
+
 SCAN_ROUNDS_MOST = 5
 """How often a walk over all keys begins again because slots moved."""
 

@@ -8,7 +8,7 @@ from typing import Any
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import CheckpointTuple, DeltaChannelHistory, PendingWrite
 
-from langgraph_valkey import limits, operations
+from langgraph_valkey import limits, loading, operations
 from langgraph_valkey.checkpoints import Checkpoints
 from langgraph_valkey.keys import namespace_of, thread_of, thread_pattern, to_bytes, to_text
 from langgraph_valkey.link import Link
@@ -92,9 +92,11 @@ async def _all(
     async for items, chunks in core.pages(link, place, "all", before=before, limit=page):
         for raw_namespace, raw_id, record, entries, values in grouped(items, 5):
             checkpoint_id = to_text(raw_id)
-            parsed = core.parsed(place, checkpoint_id, record)
+            parsed = loading.parsed(core.codec, place, checkpoint_id, record)
             namespace, pending = namespace_of(raw_namespace), (entries, values)
-            yield core.load(place, namespace, checkpoint_id, parsed, chunks, pending)[0]
+            yield loading.load(
+                core.codec, place, namespace, checkpoint_id, parsed, chunks, pending
+            )[0]
 
 
 async def _filtered(
@@ -158,7 +160,11 @@ async def ancestry(
                 return  # A checkpoint that names itself as its ancestor.
             seen.add(at)
             end = taken + len(entries) // 16
-            yield at, core.parsed(place, at, raw_record), (entries, values[taken:end])
+            yield (
+                at,
+                loading.parsed(core.codec, place, at, raw_record),
+                (entries, values[taken:end]),
+            )
             taken = end
         if not following:
             return

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 
-from langgraph_valkey import limits, operations
+from langgraph_valkey import limits, loading, operations
 from langgraph_valkey.checkpoints import Checkpoints
 from langgraph_valkey.keys import namespace_of, to_text
 from langgraph_valkey.link import Call, Link
@@ -39,9 +39,13 @@ async def copy_thread(core: Checkpoints, link: Link, source: str, target: str) -
         copies: list[Callable[[Standing], Call]] = []
         for raw_namespace, raw_id, record, _, pending in grouped(items, 5):
             at = goal._replace(namespace=namespace_of(raw_namespace), checkpoint_id=to_text(raw_id))
-            digests = core.parsed(origin, at.checkpoint_id, record).digests
+            digests = loading.parsed(core.codec, origin, at.checkpoint_id, record).digests
             fresh = [digest for digest in dict.fromkeys(digests) if digest not in sent]
             sent.update(fresh)
+            gone = [digest.hex() for digest in fresh if chunks.get(digest) is None]
+            if gone:
+                why = f"its chunk {gone[0]} is gone"
+                raise origin.corrupt(why, at.checkpoint_id, origin.keys.state)
             parts = [digest + chunks[digest] for digest in fresh]
             copies.append(core.record_builder(at, record, parts))
             copies += [core.writes_builder(at, writes.unstamped(stored)) for stored in pending]
@@ -168,14 +172,17 @@ async def _sweep(core: Checkpoints, link: Link, place: Place) -> None:
     if answer.status is not Status.OK:
         return
     used: set[bytes] = set()
+    whole = place._replace(namespace=None, checkpoint_id="")
+    async for items, _ in core.pages(link, whole, "refs"):
+        for _, _, referred in grouped(items, 3):
+            used.update(_digests(referred))
     there: set[bytes] = set()
     cursor = b"0"
     while True:
         answer = await core.ask(link, place, operations.scan_sweep(place.keys, cursor))
         if answer.status is not Status.OK:
             return  # It took too long, or the thread is gone: the next sweep does it.
-        cursor, referred, found = answer.rest
-        used.update(_digests(referred))
+        cursor, found = answer.rest
         there.update(_digests(found))
         if cursor == b"0":
             break

@@ -33,7 +33,7 @@ LAYERS = [
     "keys",
     *("stored", "stored.codec", "stored.pieces", "stored.records", "stored.writes"),
     *("operations.answer", "operations.calls", "operations"),
-    *("place", "known", "drafts", "checkpoints", "listing", "upkeep"),
+    *("place", "known", "drafts", "loading", "checkpoints", "listing", "upkeep"),
     *("settings", "retry"),
     *("glide", "glide.errors", "glide.clients", "glide.exchange", "glide.scan"),
     *("glide.lanes", "glide.link"),

@@ -1,26 +1,29 @@
 -- What the scripts that store something begin with.
 --
 -- ARGV  1 entry(16) nonce(16) gen(16) newest stamp the writer knows(16) ttl in
---         ms(16, 0 for none) trusted(1) complete(1) length of namespace(6) and of
---         id(6) namespace id payload: one argument, as each costs the client more
---         than its bytes do
+--         ms(16, 0 for none) entry of the parent as the writer knows it(16)
+--         complete(1) root(1) leans(1) length of namespace(6) and of id(6)
+--         namespace id payload: one argument, as each costs the client more than
+--         its bytes do
 
 local HEAD = ARGV[1]
-local ENTRY, TRUSTED, COMPLETE = sub(HEAD, 1, 16), sub(HEAD, 81, 81), sub(HEAD, 82, 82) == '1'
-local NS_END = 94 + tonumber(sub(HEAD, 83, 88))
-local ID_END = NS_END + tonumber(sub(HEAD, 89, 94))
-local NS, ID, PAYLOAD = sub(HEAD, 95, NS_END), sub(HEAD, NS_END + 1, ID_END), sub(HEAD, ID_END + 1)
+local ENTRY, TRUSTED, COMPLETE = sub(HEAD, 1, 16), sub(HEAD, 81, 96), sub(HEAD, 97, 97) == '1'
+local ROOT, LEANS = sub(HEAD, 98, 98) == '1', sub(HEAD, 99, 99) == '1'
+local NS_END = 111 + tonumber(sub(HEAD, 100, 105))
+local ID_END = NS_END + tonumber(sub(HEAD, 106, 111))
+local NS, ID, PAYLOAD = sub(HEAD, 112, NS_END), sub(HEAD, NS_END + 1, ID_END), sub(HEAD, ID_END + 1)
 local AT = NS .. '\0' .. ID
 local NEVER = '0000000000000000'
 
 -- Why a write is not wanted any more, if it is not:
---   deleted  its thread was deleted: a late write must not bring it back
+--   deleted  its thread was deleted: neither a late write nor a run that was in
+--            the middle of it may bring it back; only a root begins it anew
 --   stale    something of this name was deleted after the writer last heard of
 --            it; a live writer asks again with the stamp in the reply
-local function refusal(gen, now)
+local function refusal(m, gen, now)
   local graves = call('ZMSCORE', GRAVES, '', AT)
   local dead, removed = tonumber(graves[1] or 0), tonumber(graves[2] or 0)
-  if gen ~= NEVER and tonumber(gen) <= dead then
+  if (gen ~= NEVER and tonumber(gen) <= dead) or (not m and not ROOT and dead > 0) then
     return reply('deleted', nothing(math.max(now, dead + 1)))
   end
   local newest = tonumber(sub(HEAD, 49, 64))
@@ -47,7 +50,7 @@ local function admit(name1, name2)
   local m, dead = whole(found[1]), 0
   if not m or sub(m, 55) == '1' or gen ~= sub(m, 17, 32) then
     local why
-    why, dead = refusal(gen, now)
+    why, dead = refusal(m, gen, now)
     if why then return nil, why end
   end
   if not COMPLETE and not (m and sub(HEAD, 17, 32) == sub(m, 1, 16)) then

@@ -24,6 +24,8 @@ class Status(Enum):
     """Something of this name was deleted since the writer last heard of it."""
     DELETED = b"deleted"
     """The writer's thread was deleted."""
+    ORPHAN = b"orphan"
+    """The parent is gone, and the checkpoint can't be loaded without it."""
     CLOSED = b"closed"
     """The sweep ran out of time."""
 

@@ -52,6 +52,7 @@ def _head(
     entry: bytes,
     standing: Standing,
     ttl_ms: int | None,
+    trusted: bytes,
     flags: bytes,
     namespace: str,
     checkpoint_id: str,
@@ -59,10 +60,11 @@ def _head(
 ) -> bytes:
     """The first argument of what stores something (``admit.lua``)."""
     name, identifier = namespace_field(namespace), to_bytes(checkpoint_id)
-    return b"%b%b%b%b%016d%b%06d%06d%b%b%b" % (
+    return b"%b%b%b%b%016d%b%b%06d%06d%b%b%b" % (
         entry,
         *standing,
         ttl_ms or 0,
+        trusted,
         flags,
         len(name),
         len(identifier),
@@ -79,14 +81,19 @@ class Stored:
     Attributes:
         record: The record.
         chunks: What is sent: digest and stored chunk, joined.
-        trusted: What is not sent stands in the parent's record.
+        trusted: Entry of the parent's record, in which what is not sent stands;
+            zeros if it is not known.
         complete: All chunks the record refers to are sent.
+        root: It may begin a thread anew that was deleted.
+        leans: It can't be loaded without its ancestors.
     """
 
     record: bytes
     chunks: list[bytes]
-    trusted: bool
+    trusted: bytes
     complete: bool
+    root: bool
+    leans: bool
 
 
 def put(
@@ -109,8 +116,10 @@ def put(
         stored: What is stored.
         standing: What the writer knows of the thread.
     """
-    flags = b"%d%d" % (stored.trusted, stored.complete)
-    head = _head(entry, standing, ttl_ms, flags, namespace, checkpoint_id, stored.record)
+    flags = b"%d%d%d" % (stored.complete, stored.root, stored.leans)
+    head = _head(
+        entry, standing, ttl_ms, stored.trusted, flags, namespace, checkpoint_id, stored.record
+    )
     return _call("put", _STORES, keys, [head, *stored.chunks])
 
 
@@ -128,8 +137,8 @@ def put_writes(
     A writer that knows the thread relies on its being there; one that does not
     may make it, since writes may come before their checkpoint.
     """
-    flags = b"00" if standing.exists else b"01"
-    head = _head(entry, standing, ttl_ms, flags, namespace, checkpoint_id, stored)
+    flags = b"000" if standing.exists else b"100"
+    head = _head(entry, standing, ttl_ms, bytes(16), flags, namespace, checkpoint_id, stored)
     return _call("put_writes", _STORES, keys, [head])
 
 
@@ -179,7 +188,7 @@ def page(
 
     Args:
         keys: The thread's keys.
-        what: 'all', 'meta' or 'ids'.
+        what: 'all', 'meta', 'refs' or 'ids'.
         namespace: A namespace, or None for all.
         after: The cursor that the last page returned.
         before: Only ids below this one.
@@ -234,7 +243,7 @@ def open_sweep(keys: ThreadKeys) -> Call:
 
 
 def scan_sweep(keys: ThreadKeys, cursor: bytes) -> Call:
-    """A page of what is referred to, and of what is there. Begins at b'0'."""
+    """A page of the chunks that are there. Begins at b'0'."""
     return _sweep(keys, b"scan", cursor)
 
 

@@ -19,4 +19,6 @@ repeat
     call('ZADD', INDEX, 0, '=' .. ordinal .. sub(page[2][i], at + 1))
   end
 until cursor == '0'
+local at = call('PEXPIRETIME', STATE)
+if at > 0 then call('PEXPIREAT', INDEX, format('%.0f', at)) end
 return reply('ok', t.text)

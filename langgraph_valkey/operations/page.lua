@@ -1,11 +1,12 @@
 -- Read a page of checkpoints, ordered by id within a namespace.
--- ARGV  1 what: 'all' records, chunks and writes, 'meta' metadata, 'ids'
+-- ARGV  1 what: 'all' records, chunks and writes, 'meta' metadata, 'refs'
+--         digests of its chunks, 'ids'
 --       2 '=' namespace, or '*' for each in the order of their creation
 --       3 ordinal to go on from, 4 id to go on behind ('' for none)
 --       5 'before' id ('' for none), 6 only this id ('' for all), 7 page size,
 --       8 'up' oldest first, 'down' newest first, 9 bytes of a page
 -- Reply: next ordinal ('' at the end), next id, {digests}, {chunks}, and for each
---        namespace, id; metadata; or record, entries, {writes}
+--        namespace, id; metadata, or digests; or record, entries, {writes}
 
 local what, only, most, bytes_most = ARGV[1], ARGV[6], tonumber(ARGV[7]), tonumber(ARGV[9])
 local m = whole(call('HGET', STATE, 'm'))
@@ -36,6 +37,12 @@ local function add(ns, id)
     local metadata = metadata_of(call('HGET', STATE, 'r' .. at) or '')
     bytes = bytes + #metadata
     out[#out + 1] = metadata
+    return
+  end
+  if what == 'refs' then
+    local refs = table.concat(digests_of(call('HGET', STATE, 'r' .. at) or '', '', {}))
+    bytes = bytes + #refs
+    out[#out + 1] = refs
     return
   end
   local here = call('HMGET', STATE, 'r' .. at, 'x' .. at)

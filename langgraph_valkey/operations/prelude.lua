@@ -46,8 +46,9 @@ local function nothing(stamp)
   return string.rep('\0', 16) .. format('%032.0f0000000', stamp)
 end
 
+-- An index that bears a nonce had a thread, which did not expire with it.
 local function absent()
-  if call('EXISTS', INDEX) == 1 then return reply('torn', nothing(0)) end
+  if #call('ZRANGEBYLEX', INDEX, '[!', '("', 'LIMIT', 0, 1) > 0 then return reply('torn', nothing(0)) end
   return reply('none', nothing(clock()))
 end
 

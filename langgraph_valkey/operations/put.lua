@@ -1,7 +1,8 @@
 -- Store one checkpoint.
 -- Payload: the record. ARGV  2... digest(16) chunk
--- Trusted: what is not sent stands in the parent's record. Complete: everything
--- the record refers to is sent.
+-- If the parent is the one the writer knows, what is not sent stands in it.
+-- Complete: everything the record refers to is sent. Leans: it can't be loaded
+-- without its ancestors.
 
 -- Byte order. Lua's < on strings follows the server's locale.
 local function above(a, b)
@@ -40,8 +41,9 @@ local record, this = PAYLOAD, 'r' .. AT
 local m, fields, ordinal, head, parent, here = admit('r' .. NS .. '\0' .. parent_of(record), this)
 if not m then return fields end
 
+if LEANS and not parent and parent_of(record) ~= '' then return reply('orphan', m) end
 local sweeping = sub(m, 55) == '1' and call('ZSCORE', GRAVES, '\1')
-if sweeping or TRUSTED ~= '1' or not parent then
+if sweeping or not parent or sub(parent, 2, 17) ~= TRUSTED then
   local lacking = missing(record, sweeping)
   if #lacking > 0 then return reply('missing', m, lacking) end
 end

@@ -160,14 +160,42 @@ def _cut(codec: Codec, value: list[Any], plain: bytes, last: Value | None) -> En
         last = None
     if last is not None and last.print == seen:
         return Encoded(last, plain, [])
-    pieces, taken, size = _kept(codec, value, body, last)
-    if taken < len(value):
-        closing = max(limits.GROUP_CLOSED_BYTES, len(plain) // limits.GROUPS_MOST)
-        pieces += _appended(codec, value, taken, len(body) - size, closing)
-        _merge(pieces, closing)
+    total = _count(plain)
+    pieces = _groups(codec, value, body, total, last)
+    if not _cover(pieces, total, len(body)):
+        # The list was changed while it was being put: its bytes are what counts.
+        pieces = [Piece(b"", total, len(body))]
     named = _name(codec, plain, start, pieces)
     stored = Value("msgpack", tuple(pieces), None, len(body), seen, checksum(body), False)
     return Encoded(stored, plain, named)
+
+
+def _cover(pieces: list[Piece], total: int, size: int) -> bool:
+    """Whether groups make up a list of so many elements and bytes."""
+    return (
+        sum(p.elements for p in pieces) == total
+        and sum(p.size for p in pieces) == size
+        and all(p.size > 0 for p in pieces)
+    )
+
+
+def _groups(
+    codec: Codec, value: list[Any], body: memoryview, total: int, last: Value | None
+) -> list[Piece]:
+    """Groups for a list of `total` elements, without a name where they are new.
+
+    The list itself is asked where its elements begin and end. It may have changed
+    since it was serialized, so what this returns has to be checked.
+    """
+    try:
+        pieces, taken, size = _kept(codec, value, body, last)
+        if taken < total:
+            closing = max(limits.GROUP_CLOSED_BYTES, len(body) // limits.GROUPS_MOST)
+            pieces += _appended(codec, value[:total], taken, len(body) - size, closing)
+            _merge(pieces, closing)
+    except Exception:  # noqa: BLE001 - whatever a serializer makes of a changing value
+        return []
+    return pieces
 
 
 def _kept(
@@ -257,6 +285,12 @@ def _merge(pieces: list[Piece], closing: int) -> None:
 
 
 _TIER_BITS = limits.GROUP_FAN_IN.bit_length() - 1
+
+
+def _count(plain: bytes) -> int:
+    """How many elements a msgpack array has, by its header."""
+    size = _header_size(plain)
+    return plain[0] & 0x0F if size == 1 else int.from_bytes(plain[1:size], "big")
 
 
 def _header(count: int) -> bytes:

@@ -100,6 +100,13 @@ def _pexpire(on: Commands, key: bytes, ttl_ms: bytes, *options: bytes) -> int:
     return _expire_at(on, key, on.keyspace.now_ms + integer(ttl_ms), options)
 
 
+def _pexpiretime(on: Commands, key: bytes) -> int:
+    if on.keyspace.value(key) is None:
+        return -2
+    deadline_ms = on.keyspace.deadline_ms(key)
+    return -1 if deadline_ms is None else deadline_ms
+
+
 def _pexpireat(on: Commands, key: bytes, deadline_ms: bytes, *options: bytes) -> int:
     return _expire_at(on, key, integer(deadline_ms), options)
 
@@ -327,6 +334,7 @@ _TABLE: dict[str, tuple[int, int, Callable[..., Any]]] = {
     "UNLINK": (1, _MANY, _del),
     "PEXPIRE": (2, 3, _pexpire),
     "PEXPIREAT": (2, 3, _pexpireat),
+    "PEXPIRETIME": (1, 1, _pexpiretime),
     "PTTL": (1, 1, _pttl),
     "TYPE": (1, 1, _type),
     "TIME": (0, 0, _time),
