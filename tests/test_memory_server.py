@@ -234,7 +234,10 @@ class Recording:
     def __init__(self, link: Link) -> None:
         self.link = link
         self.replies: list[Any] = []
-        self.sleep, self.now, self.scan = link.sleep, link.now, link.scan
+        self.now, self.scan = link.now, link.scan
+
+    async def sleep(self, delay_s: float) -> None:
+        """No other writer is there that a pause could wait for."""
 
     async def send(self, calls: Sequence[Call]) -> list[Reply]:
         replies = await self.link.send(calls)
