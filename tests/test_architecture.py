@@ -58,9 +58,7 @@ FUNCTIONS = ast.FunctionDef | ast.AsyncFunctionDef
 LINES_MOST = 400
 FUNCTION_LINES_MOST = 60
 VAGUE = {"utils", "util", "helpers", "helper", "manager", "base", "impl", "common", "misc"}
-PLACES = re.compile(
-    "|".join(rf"(?<![\w.]){each}" for each in ("/work/", "/tmp/", "/root/", "/home/"))
-)
+PLACES = re.compile("|".join(rf"(?<![\w.]){each}" for each in ("/tmp/", "/root/", "/home/")))
 
 
 def module_path(name: str) -> Path:
