@@ -1,68 +1,58 @@
 """`LocalCluster`: a real cluster of server processes, with its faults as methods.
 
-Faults and what they stand for:
+Without `durability` it replicates as Valkey does: asynchronously, with no bound on
+what a crash loses. With it, it behaves as ElastiCache is documented to, by doors that
+stand before each real server (see `gate` and `log`):
+
+===================  ============================================================
+durability="async"   a write is acknowledged at once. While the oldest write that is
+                     not persisted yet is older than `lag_bound_s`, the shard refuses
+                     every write with ``CLUSTERDOWN The cluster is down``; reads go
+                     on. A crash loses exactly what is not persisted.
+durability="sync"    a write is acknowledged when it is persisted. A crash loses
+                     nothing that was acknowledged. Where the log stands still,
+                     writes wait for up to `lag_bound_s`, then their connection
+                     breaks, and later ones are refused.
+===================  ============================================================
+
+*Persisted* means that every replica that follows has it. So a shard without a
+replica that runs persists nothing: `restart_node` what you killed within the bound.
+`wait_healthy` says when it has caught up.
+
+Faults of its own (those of any cluster are in `faults`):
 
 =====================  ==========================================================
-`hold_replication`     replicas stop applying: what is written from now on is lost
-                       when the primary is lost
-`kill_primary`         the primary crashes; a replica is promoted after about 1.5 s
-`freeze_primary`       the primary hangs, or is cut off; after `resume` it still answers
-                       as primary for a moment, and what it then acknowledges is
-                       lost
-`promote`              a planned failover: nothing is lost
-`force_failover`       a replica takes over without asking the primary: what it had
-                       not applied is lost, and no client sees an error
-`reject_writes`        the primary refuses writes (NOREPLICAS); reads go on
+`hold_log`             nothing is persisted from now on, until `release_log`
+`set_lag`              everything is persisted so much later
+`kill_primary`         loses exactly what is not persisted
+`split_primary`        as in any cluster; the old primary refuses writes when its
+                       oldest one is too old, unless told to go on even so
+sloppy_s               the bound is exceeded by up to this (an argument)
+clock_rate             the cluster's clock runs at another speed (an argument)
 =====================  ==========================================================
 
-Nodes are addressed by the shard they belong to; who leads a shard is asked of the
-nodes themselves, never remembered.
+What is not emulated: a log apart from the replicas; reads with sync durability
+waiting for a write that they would see (another connection may read a value that
+is not acknowledged yet); the latency of a real log, unless by `set_lag`; TLS.
+Commands sent by `Node.command` go past the doors: they are never refused or held
+back, and what they write is lost and counted like any other write.
 """
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
-import time
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Self
 
 from langgraph_valkey.errors import ConfigurationError, Unreachable
-from langgraph_valkey.local.health import applied_offset, faults_of, view_of
-from langgraph_valkey.local.lifecycle import Lifecycle
-from langgraph_valkey.local.node import (
-    Node,
-    PortTakenError,
-    checked_options,
-    free_ports,
-    wait_until,
-)
-from langgraph_valkey.local.topology import (
-    Member,
-    birth_file,
-    ghost_id,
-    shard_of_slot,
-    slot_of,
-)
-from langgraph_valkey.local.watchdog import watchdog
+from langgraph_valkey.local.faults import Faults
+from langgraph_valkey.local.front import Front
+from langgraph_valkey.local.log import Log, Mode, Rule
+from langgraph_valkey.local.node import Node, wait_until
 
-HEALTHY_DEADLINE_S = 20.0
-"""How long `wait_healthy` waits unless told otherwise: a crash failover takes about
-1.5 s, and a lost election is repeated after two node timeouts more."""
-
-POLL_S = 0.02
-FORCE_AGAIN_S = 2.5
-"""After how long a forced failover is asked for again: an election that finds no
-majority is not repeated by the server."""
-
-PORT_TRIES = 3
-MANY_REPLICAS = 99
-"""More replicas than any shard has: a primary that wants as many refuses writes."""
+FOLLOWED_DEADLINE_S = 10.0
+"""How long `kill_primary` waits for a replica to have the primary's data."""
 
 
-class LocalCluster(Lifecycle):
+class LocalCluster(Faults):
     """A cluster of real Valkey servers on this machine, for tests and demos.
 
     Everything is in memory and gone at `stop`. Use it as a context manager, plain or
@@ -74,6 +64,13 @@ class LocalCluster(Lifecycle):
             primaries elect by majority.
         node_timeout_ms: After how long of silence a node is taken for dead.
         options: Further server options, written as in ``valkey.conf``.
+        durability: "async", "sync", or None for plain replication.
+        lag_bound_s: With durability: how old the oldest write that is not persisted
+            may be before writes are refused.
+        sloppy_s: With durability: by how much the bound may be exceeded; drawn anew
+            each time.
+        clock_rate: With durability: seconds on the cluster's clock in a real one.
+        seed: With durability: of what is drawn.
 
     Raises:
         ConfigurationError: An option that can't be given here, or no shards.
@@ -86,226 +83,130 @@ class LocalCluster(Lifecycle):
         *,
         node_timeout_ms: int = 1000,
         options: Mapping[str, str] | None = None,
+        durability: Mode | None = None,
+        lag_bound_s: float = 10.0,
+        sloppy_s: float = 0.0,
+        clock_rate: float = 1.0,
+        seed: int = 0,
     ) -> None:
-        if not 1 <= shards <= 64 or not 0 <= replicas <= 5:
-            raise ConfigurationError("a local cluster has 1-64 shards of 0-5 replicas each")
-        self._shards = shards
-        self._size = replicas + 1
-        timeout = {"cluster-node-timeout": str(node_timeout_ms)}
-        self._options = {**timeout, **checked_options(options)}
-        self._nodes: tuple[Node, ...] = ()
-        self._directory: Path | None = None
-        self._held: dict[int, Node] = {}
-        self._owner = os.getpid()
-
-    def __repr__(self) -> str:
-        return f"LocalCluster({self._shards} shards, {list(self._nodes)})"
-
-    # --- life ---------------------------------------------------------------------
-
-    def start(self) -> Self:
-        """Start all nodes and wait until the cluster is whole.
-
-        Raises:
-            ConfigurationError: The `local` extra is missing, or a server refused an
-                option.
-            TimeoutError: The cluster did not get whole.
-        """
-        if self._nodes:
-            return self
-        try:
-            for tries_left in reversed(range(PORT_TRIES)):
-                try:
-                    self._launch()
-                    break
-                except PortTakenError:
-                    self.stop()
-                    if not tries_left:
-                        raise
-            self.wait_healthy()
-        except BaseException:
-            self.stop()
-            raise
-        return self
-
-    def stop(self) -> None:
-        """End all nodes and remove their files."""
-        if self._owner != os.getpid():
-            return  # a forked copy: the servers are the parent's
-        for node in self._nodes:
-            node.kill()
-        self._nodes = ()
-        self._held.clear()
-        if self._directory is not None:
-            shutil.rmtree(self._directory, ignore_errors=True)
-            watchdog.forget_directory(self._directory)
-            self._directory = None
-
-    def _launch(self) -> None:
-        self._directory = Path(tempfile.mkdtemp(prefix="langgraph-valkey-"))
-        watchdog.note_directory(self._directory)
-        count = self._shards * self._size
-        ports = free_ports(2 * count)
-        members = [
-            Member(
-                os.urandom(20).hex(),
-                shard=i // self._size,
-                leads=i % self._size == 0,
-                port=ports[i],
-                bus_port=ports[count + i],
-            )
-            for i in range(count)
-        ]
-        self._nodes = tuple(self._born(i, member, members) for i, member in enumerate(members))
-        # A replica asks for its data when it starts, so its primary comes first.
-        for node, member in zip(self._nodes, members, strict=True):
-            if member.leads:
-                node.start()
-                node.take_over(ghost_id(member.shard))
-        for node, member in zip(self._nodes, members, strict=True):
-            if not member.leads:
-                node.start()
-
-    def _born(self, index: int, member: Member, members: list[Member]) -> Node:
-        assert self._directory is not None
-        directory = self._directory / f"node-{index}"
-        directory.mkdir()
-        birth = birth_file(member, members, self._shards)
-        (directory / "nodes.conf").write_text(birth, encoding="utf-8")
-        return Node(
-            directory,
-            self._options,
-            node_id=member.node_id,
-            ports=(member.port, member.bus_port),
-            shard=member.shard,
+        rule = None
+        if durability is not None:
+            rule = Rule(durability, lag_bound_s, sloppy_s, clock_rate, seed)
+        super().__init__(
+            shards, replicas, node_timeout_ms=node_timeout_ms, options=options, rule=rule
         )
 
-    # --- who is who ---------------------------------------------------------------
+    def hold_log(self, shard: int) -> None:
+        """Persist nothing from now on; what was written before is persisted.
 
-    @property
-    def nodes(self) -> tuple[Node, ...]:
-        """All nodes, shard by shard, stopped ones included."""
-        return self._nodes
-
-    @property
-    def url(self) -> str:
-        """``valkey://127.0.0.1:PORT,127.0.0.1:PORT,...``: every node."""
-        if not self._nodes:
-            raise Unreachable("the local cluster is not started: use `with`, or call start()")
-        return "valkey://" + ",".join(node.address for node in self._nodes)
-
-    def shard_of(self, key: bytes | str) -> int:
-        """Index of the shard that holds the key."""
-        return shard_of_slot(slot_of(key), self._shards)
-
-    def primary(self, shard: int) -> Node:
-        """The running node that leads the shard now.
+        It ends by `release_log`, or when `wait_healthy`, `promote` or `force_failover`
+        has seen a new primary, whose log is another one. A replica that comes back
+        meanwhile has to wait, and a planned failover can't succeed.
 
         Raises:
-            Unreachable: None does, for now: `wait_healthy` waits for one.
+            ConfigurationError: The cluster has no durability.
+            TimeoutError: What was written before did not get persisted.
         """
-        best: tuple[int, Node] | None = None
-        for node in self._running(shard):
-            seen = view_of(node).get(node.node_id)
-            if seen and seen.owns_slots and (best is None or seen.epoch > best[0]):
-                best = (seen.epoch, node)
-        if best is None:
-            raise Unreachable(f"no running node leads shard {shard}: wait_healthy() waits for one")
-        return best[1]
+        front = self._front(self.primary(shard))
+        if not front.call(lambda log: log.lag_s):
+            self.wait_replicated(shard)
+        self._held[shard] = self.primary(shard)
+        front.call(Log.hold)
 
-    def replicas(self, shard: int) -> tuple[Node, ...]:
-        """The running nodes of the shard that do not lead it."""
-        leading = self.primary(shard)
-        return tuple(node for node in self._running(shard) if node is not leading)
+    def release_log(self, shard: int) -> None:
+        """End `hold_log`: the log catches up at once."""
+        self._held.pop(shard, None)
+        for front in self._fronts(shard):
+            front.call(Log.release)
 
-    def _running(self, shard: int) -> list[Node]:
-        return [node for node in self._nodes if node.shard == shard and node.running]
+    def set_lag(self, shard: int, lag_s: float) -> None:
+        """Persist each write so long after it was executed; also after failovers.
 
-    # --- faults -------------------------------------------------------------------
+        Raises:
+            ConfigurationError: The cluster has no durability, or the lag is negative.
+        """
+        if lag_s < 0:
+            raise ConfigurationError(f"a log can't lag by {lag_s} s: give 0.0 or more")
+        for front in self._fronts(shard):
+            front.call(lambda log: log.set_lag(lag_s))
+
+    def lag_s(self, shard: int) -> float:
+        """Age of the shard's oldest write that is not persisted; 0.0 if all are.
+
+        Raises:
+            ConfigurationError: The cluster has no durability.
+        """
+        return self._front(self.primary(shard)).call(Log.age_s)
 
     def hold_replication(self, shard: int, hold_ms: int) -> None:
-        """Let the shard's replicas apply nothing for a time.
+        """Let the shard's replicas apply nothing; with durability this is `hold_log`.
 
         What is written from now on is lost if the primary is then killed; what was
         written before has arrived. The hold ends early by `release_replication`, or
         when `wait_healthy`, `promote` or `force_failover` has seen a new primary.
-        """
-        self.wait_replicated(shard)
-        self._held[shard] = self.primary(shard)
-        for node in self.replicas(shard):
-            node.command("CLIENT", "PAUSE", hold_ms, "WRITE")
-
-    def release_replication(self, shard: int) -> None:
-        """End `hold_replication`."""
-        self._held.pop(shard, None)
-        for node in self._running(shard):
-            node.command("CLIENT", "UNPAUSE")
-
-    def kill_primary(self, shard: int) -> Node:
-        """End the shard's primary at once (SIGKILL); return it."""
-        node = self.primary(shard)
-        node.kill()
-        return node
-
-    def freeze_primary(self, shard: int) -> Node:
-        """Halt the shard's primary (SIGSTOP) with its connections open; return it."""
-        node = self.primary(shard)
-        node.freeze()
-        return node
-
-    def resume(self, shard: int) -> None:
-        """Let every frozen node of the shard go on (SIGCONT)."""
-        for node in self._nodes:
-            if node.shard == shard and node.frozen:
-                node.thaw()
-
-    def promote(self, shard: int) -> Node:
-        """Make a replica the primary as planned, losing nothing; return it.
-
-        Raises:
-            ConfigurationError: The shard has no running replica.
-            TimeoutError: It was not done in time.
-        """
-        return self._failover(shard)
-
-    def force_failover(self, shard: int, *, takeover: bool = False) -> Node:
-        """Make a replica the primary without asking the old one; return it.
-
-        What the replica had not applied is lost. The old primary, where it runs, turns
-        into a replica and takes over the new one's data.
 
         Args:
             shard: The shard.
-            takeover: Do not ask the other primaries for their votes either.
+            hold_ms: When it ends at the latest; with durability it does not.
+        """
+        if self._doors is None:
+            super().hold_replication(shard, hold_ms)
+        else:
+            self.hold_log(shard)
+
+    def release_replication(self, shard: int) -> None:
+        """End `hold_replication`."""
+        if self._doors is None:
+            super().release_replication(shard)
+        else:
+            self.release_log(shard)
+
+    def kill_primary(self, shard: int) -> Node:
+        """End the shard's primary at once (SIGKILL); return it.
+
+        With durability exactly what is not persisted is lost. For that a replica must
+        have the primary's data, so one that is only being set up is waited for.
+
+        Raises:
+            TimeoutError: No replica got the data in time.
+        """
+        if self._doors is None:
+            return super().kill_primary(shard)
+        node = self.primary(shard)
+        front = self._front(node)
+        if self.replicas(shard) and not wait_until(
+            lambda: front.call(lambda log: log.followed), FOLLOWED_DEADLINE_S
+        ):
+            raise TimeoutError(
+                f"no replica of shard {shard} has its data yet: a crash would lose all of it; "
+                "release_log() lets them have it"
+            )
+        front.call(Log.crash)
+        node.kill()
+        front.call(Log.clear)
+        return node
+
+    def split_primary(self, shard: int, *, unbounded: bool = False) -> Node:
+        """Cut the primary off from all nodes, but not from clients; return it.
+
+        Returns once a replica was promoted. Until `heal` the old one takes itself for
+        the primary and acknowledges writes, which are lost. `primary`, `replicas` and
+        `wait_healthy` do not count it meanwhile.
+
+        Args:
+            shard: The shard.
+            unbounded: With durability: it does not notice that nothing is persisted any
+                more, and goes on for as long as you like. Otherwise it refuses writes
+                when the first one after the promotion is older than the bound.
 
         Raises:
             ConfigurationError: The shard has no running replica.
-            TimeoutError: It was not done in time.
+            TimeoutError: None was promoted in time.
         """
-        return self._failover(shard, "TAKEOVER" if takeover else "FORCE")
-
-    def _failover(self, shard: int, *how: str) -> Node:
-        try:
-            old = self.primary(shard)
-        except Unreachable:
-            old = None
-        target = next((node for node in self._running(shard) if node is not old), None)
-        if target is None:
-            raise ConfigurationError(
-                f"shard {shard} has no running replica to promote: start the cluster with "
-                "replicas=1 or more, or restart_node() one"
-            )
-        deadline = time.monotonic() + HEALTHY_DEADLINE_S
-        while time.monotonic() < deadline:
-            target.command("CLUSTER", "FAILOVER", *how)
-            if wait_until(lambda: self._leads(target), FORCE_AGAIN_S, poll_s=POLL_S):
-                self.wait_healthy(max(0.1, deadline - time.monotonic()))
-                return target
-        raise TimeoutError(f"{target} was not promoted within {HEALTHY_DEADLINE_S:.0f} s")
-
-    def _leads(self, node: Node) -> bool:
-        seen = view_of(node).get(node.node_id)
-        return seen is not None and seen.owns_slots
+        old = super().split_primary(shard)
+        if self._doors is not None:
+            self._doors.of(old).call(lambda log: log.be_blind(unbounded))
+        return old
 
     def restart_node(self, node: Node) -> None:
         """Start a stopped node again, or stop and start a running one, on its port.
@@ -314,54 +215,29 @@ class LocalCluster(Lifecycle):
         node that comes back as primary before a replica was promoted comes back
         empty, and empties its replicas too: call `wait_healthy` in between.
         """
-        if node.frozen:
+        if self._doors is not None:
             node.kill()
-        node.stop()
-        node.start()
+            self._doors.of(node).call(Log.clear)
+        super().restart_node(node)
 
-    def reject_writes(self, shard: int) -> None:
-        """Let the shard's primary refuse every write with NOREPLICAS; reads go on."""
-        self.primary(shard).command("CONFIG", "SET", "min-replicas-to-write", MANY_REPLICAS)
+    def _front(self, node: Node) -> Front:
+        if self._doors is None:
+            raise ConfigurationError(
+                "a cluster without durability has no log: make it with durability='async' or 'sync'"
+            )
+        return self._doors.of(node)
 
-    def accept_writes(self, shard: int) -> None:
-        """End `reject_writes`."""
-        for node in self._running(shard):
-            node.command("CONFIG", "SET", "min-replicas-to-write", 0)
+    def _fronts(self, shard: int) -> list[Front]:
+        return [self._front(node) for node in self._nodes if node.shard == shard]
 
-    # --- health -------------------------------------------------------------------
-
-    def wait_healthy(self, timeout_s: float = HEALTHY_DEADLINE_S) -> None:
-        """Wait until all running nodes agree on who leads, and every replica follows.
-
-        Nodes that were killed or frozen don't count, but each shard needs a running
-        primary.
-
-        Raises:
-            TimeoutError: It did not come to that; the text says what was wrong last.
-        """
-        faults: list[str] = []
-
-        def healthy() -> bool:
-            faults[:] = faults_of(self._nodes, self._shards)
-            return not faults
-
-        if not wait_until(healthy, timeout_s, poll_s=POLL_S):
-            raise TimeoutError(f"not healthy after {timeout_s:.1f} s: {'; '.join(faults)}")
-        for shard, old in list(self._held.items()):
-            # The new primary would hold back its clients' writes as well.
-            if self.primary(shard) is not old:
-                self.release_replication(shard)
-
-    def wait_replicated(self, shard: int, timeout_s: float = HEALTHY_DEADLINE_S) -> None:
-        """Wait until the shard's replicas have applied all that was written so far.
-
-        Raises:
-            TimeoutError: They did not, for instance under `hold_replication`.
-        """
-        written = applied_offset(self.primary(shard))
-
-        def applied() -> bool:
-            return all(applied_offset(node) >= written for node in self.replicas(shard))
-
-        if not wait_until(applied, timeout_s):
-            raise TimeoutError(f"replicas of shard {shard} lag after {timeout_s:.1f} s")
+    def _settled(self) -> None:
+        super()._settled()
+        if self._doors is None:
+            return
+        for shard in range(self._shards):
+            try:
+                followers = self.replicas(shard)
+            except Unreachable:
+                continue  # it has just been broken again
+            for node in followers:
+                self._doors.of(node).call(Log.clear)

@@ -147,7 +147,9 @@ class Node:
     Attributes:
         shard: Index of the shard it belongs to.
         node_id: Its id in the cluster, 40 hex digits.
-        port: Its port for clients.
+        port: Where clients find it.
+        server_port: Where the server itself listens; another one than `port` if a
+            proxy stands before it.
         bus_port: Its port for the other nodes.
         directory: Where it keeps its files.
     """
@@ -160,11 +162,13 @@ class Node:
         node_id: str,
         ports: tuple[int, int],
         shard: int = 0,
+        doors: tuple[int, int] | None = None,
     ) -> None:
         self.directory = directory
         self.shard = shard
         self.node_id = node_id
-        self.port, self.bus_port = ports
+        self.server_port, self.bus_port = ports
+        self.port, self._node_port = doors or (self.server_port, self.server_port)
         self._options = dict(options)
         self._process: subprocess.Popen[bytes] | None = None
         self._owner = os.getpid()
@@ -182,7 +186,8 @@ class Node:
     @property
     def pid(self) -> int | None:
         """Its process id, or None when it does not run."""
-        return self._process.pid if self._process and self._process.poll() is None else None
+        process = self._process  # another thread may end it meanwhile
+        return process.pid if process is not None and process.poll() is None else None
 
     @property
     def frozen(self) -> bool:
@@ -195,7 +200,7 @@ class Node:
         return self.pid is not None and not self._frozen
 
     def command(self, *args: Argument, timeout_s: float | None = None) -> Reply:
-        """Send one command to this very node; return its reply.
+        """Send one command to this very node, past any proxy; return its reply.
 
         Raises:
             ServerError: The server answered with an error.
@@ -203,8 +208,8 @@ class Node:
             OutcomeUnknown: It is frozen, or ended before it answered.
         """
         if timeout_s is None:
-            return command(self.port, *args)
-        return command(self.port, *args, timeout_s=timeout_s)
+            return command(self.server_port, *args)
+        return command(self.server_port, *args, timeout_s=timeout_s)
 
     def start(self, *, keep_open: tuple[int, ...] = ()) -> None:
         """Start, and wait until it answers and has loaded its data.
@@ -287,8 +292,11 @@ class Node:
             "cluster-config-file": "nodes.conf",
             "cluster-enabled": "yes",
             "cluster-port": str(self.bus_port),
-            "port": str(self.port),
+            "port": str(self.server_port),
         }
+        if self.port != self.server_port:
+            options["cluster-announce-client-port"] = str(self.port)
+            options["cluster-announce-port"] = str(self._node_port)
         return "".join(f"{name} {value}\n" for name, value in options.items())
 
     def _await_answer(self) -> None:
@@ -314,7 +322,7 @@ class Node:
     def _refused(self) -> None:
         tail = self._log_tail()
         if "already in use" in tail or "Failed listening" in tail:
-            raise PortTakenError(f"port {self.port} or {self.bus_port} is in use.{tail}")
+            raise PortTakenError(f"port {self.server_port} or {self.bus_port} is in use.{tail}")
         raise ConfigurationError(
             f"the server did not start: look at its options and its directory.{tail}"
         )

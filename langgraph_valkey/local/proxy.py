@@ -31,7 +31,7 @@ from typing import BinaryIO, Protocol, Self, TypeAlias
 
 from langgraph_valkey.errors import LanggraphValkeyError, Unreachable
 from langgraph_valkey.local.lifecycle import Lifecycle
-from langgraph_valkey.local.resp import Argument, Reply, encode
+from langgraph_valkey.local.resp import Argument, Reply, encode, write_commands
 
 Request: TypeAlias = Sequence[bytes]
 """The words of one command."""
@@ -42,9 +42,6 @@ CLUSTERDOWN = "CLUSTERDOWN The cluster is down"
 """What a cluster with async durability answers while its log lags."""
 
 ANNOUNCE = "cluster-announce-client-port"
-
-SCRIPT_COMMANDS = frozenset({b"EVAL", b"EVALSHA", b"FCALL"})
-"""They may write, and the server's table does not say so."""
 
 _ERROR_SCRIPT = b"return server.error_reply(ARGV[1])"
 
@@ -83,6 +80,7 @@ class RejectingProxy(Lifecycle):
         self._target = target
         self._lock = threading.Lock()
         self._listener: socket.socket | None = None
+        self._announced = b"0"
         self._tunnels: set[_Tunnel] = set()
         self._writes: frozenset[bytes] = frozenset()
         self._refusal: tuple[bytes, Matching] | None = None
@@ -109,21 +107,24 @@ class RejectingProxy(Lifecycle):
     def start(self) -> Self:
         """Listen, and have the node announce the proxy's port to clients."""
         if self._listener is None:
-            self._writes = _write_commands(self._target.command("COMMAND"))
+            self._writes = write_commands(self._target.command("COMMAND"))
             self._requests_flow.set()
             self._replies_flow.set()
             self._listener = socket.create_server(("127.0.0.1", 0))
+            announced = self._target.command("CONFIG", "GET", ANNOUNCE)
+            if isinstance(announced, list) and isinstance(announced[1], bytes):
+                self._announced = announced[1]
             self._target.command("CONFIG", "SET", ANNOUNCE, self.port)
             _thread(self._accept, self._listener).start()
         return self
 
     def stop(self) -> None:
-        """Have the node announce its own port again; close every connection."""
+        """Have the node announce what it announced before; close every connection."""
         listener, self._listener = self._listener, None
         if listener is None:
             return
         with contextlib.suppress(LanggraphValkeyError):  # the node may be gone
-            self._target.command("CONFIG", "SET", ANNOUNCE, 0)
+            self._target.command("CONFIG", "SET", ANNOUNCE, self._announced)
         with contextlib.suppress(OSError):
             listener.shutdown(socket.SHUT_RDWR)
         listener.close()
@@ -316,16 +317,6 @@ def _thread(target: Callable[..., None], *args: object) -> threading.Thread:
 
 
 _Side: TypeAlias = Callable[[_Tunnel], None]
-
-
-def _write_commands(table: Reply) -> frozenset[bytes]:
-    """Names of the commands that may write, by the server's own command table."""
-    rows = [row for row in table if isinstance(row, list)] if isinstance(table, list) else []
-    names = set()
-    for name, _, flags, *_ in rows:
-        if isinstance(name, bytes) and isinstance(flags, list) and b"write" in flags:
-            names.add(name.upper())
-    return frozenset(names) | SCRIPT_COMMANDS
 
 
 def _read_request(stream: BinaryIO) -> tuple[bytes, list[bytes]] | None:

@@ -24,6 +24,9 @@ COMMAND_TIMEOUT_S = 5.0
 """How long one administrative command may take: `CLUSTER FAILOVER` and the like
 answer within milliseconds, a server that is frozen never does."""
 
+SCRIPT_COMMANDS = frozenset({b"EVAL", b"EVALSHA", b"FCALL"})
+"""They may write, and the server's table of commands does not say so."""
+
 
 class ServerError(LanggraphValkeyError):
     """The server answered with an error.
@@ -118,3 +121,13 @@ def command(port: int, *args: Argument, timeout_s: float = COMMAND_TIMEOUT_S) ->
                 if isinstance(error, TimeoutError)
                 else f"the connection to port {port} broke before {name!s} was answered"
             ) from error
+
+
+def write_commands(table: Reply) -> frozenset[bytes]:
+    """Names of the commands that may write, by the server's reply to ``COMMAND``."""
+    rows = [row for row in table if isinstance(row, list)] if isinstance(table, list) else []
+    names = set()
+    for name, _, flags, *_ in rows:
+        if isinstance(name, bytes) and isinstance(flags, list) and b"write" in flags:
+            names.add(name.upper())
+    return frozenset(names) | SCRIPT_COMMANDS

@@ -38,8 +38,9 @@ class Member:
         node_id: 40 hex digits.
         shard: Index of its shard.
         leads: Whether it is born as the shard's primary.
-        port: Port for clients.
+        port: Where its replicas find it, and its clients too unless `client_port` is set.
         bus_port: Port for the other nodes.
+        client_port: Where its clients find it, if elsewhere.
     """
 
     node_id: str
@@ -47,6 +48,7 @@ class Member:
     leads: bool
     port: int
     bus_port: int
+    client_port: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,13 +104,13 @@ def birth_file(me: Member, members: Sequence[Member], shards: int) -> str:
     leaders = {member.shard: member.node_id for member in members if member.leads}
     lines = []
     for member in members:
-        address = f"127.0.0.1:{member.port}@{member.bus_port}{_shard_id(member.shard)}"
+        address = f"127.0.0.1:{member.port}@{member.bus_port}{_details(member)}"
         epoch = member.shard + 1
         first, last = slot_range(member.shard, shards)
         if member is me and me.leads:
             ghost = ghost_id(me.shard)
             lines.append(f"{me.node_id} {address} myself,slave {ghost} 0 0 {epoch} connected")
-            place = f"{GHOST_ADDRESS}{_shard_id(me.shard)}"
+            place = f"{GHOST_ADDRESS},{_shard_id(me.shard)}"
             lines.append(f"{ghost} {place} master - 0 0 {epoch} connected {first}-{last}")
         elif member.leads:
             lines.append(
@@ -123,8 +125,13 @@ def birth_file(me: Member, members: Sequence[Member], shards: int) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _details(member: Member) -> str:
+    client = f",client-tcp-port={member.client_port}" if member.client_port else ""
+    return f",{client}{_shard_id(member.shard)}"
+
+
 def _shard_id(shard: int) -> str:
-    return f",,tls-port=0,shard-id={0x5AD0000 + shard:040x}"
+    return f",tls-port=0,shard-id={0x5AD0000 + shard:040x}"
 
 
 def own_id(nodes_conf: str) -> str | None:
