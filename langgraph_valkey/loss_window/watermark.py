@@ -126,6 +126,11 @@ class ReplicatedWatermark:
         known = self._known and self.durable_s > NOTHING_YET
         self.lag_s = asked_s - self.durable_s if known else None
 
+    @property
+    def is_alone(self) -> bool:
+        """Whether no replica has been seen for a while, or ever."""
+        return not self._known
+
     def reset(self) -> None:
         """Forget the looks that no replica has reached yet."""
         self._looks.clear()
