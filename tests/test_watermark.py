@@ -68,8 +68,8 @@ class NoConfirmation(AsyncWatermark):
 
 
 class ConfirmedFromSending(AsyncWatermark):
-    def accepted(self, sent_s: float, acked_s: float | None = None) -> None:
-        super().accepted(sent_s)
+    def accepted(self, sent_s: float, acked_s: float) -> None:
+        super().accepted(sent_s, sent_s)
 
 
 AGES_S = (10, 15, 20)

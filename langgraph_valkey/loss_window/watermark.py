@@ -68,19 +68,18 @@ class AsyncWatermark:
         self._spacing_s = lag_bound_s / SAMPLES_A_BOUND
         self._accepted: deque[tuple[float, float]] = deque()
 
-    def accepted(self, sent_s: float, acked_s: float | None = None) -> None:
+    def accepted(self, sent_s: float, acked_s: float) -> None:
         """A write was accepted by the primary; told in the order of acknowledgements.
 
         Args:
             sent_s: When it was sent; the first time, if it was tried again.
-            acked_s: When it was acknowledged. May be left out only where requests
-                time out and are not tried again: in less than half a second.
+            acked_s: When its acknowledgement was received.
         """
         waiting = self._accepted
         while waiting and waiting[0][1] <= sent_s - self._confirm_s:
             self.durable_s = max(self.durable_s, waiting.popleft()[0] - self._behind_s)
         if not waiting or sent_s - waiting[-1][0] >= self._spacing_s:
-            waiting.append((sent_s, sent_s if acked_s is None else acked_s))
+            waiting.append((sent_s, acked_s))
 
     def reset(self) -> None:
         """Take nothing for granted that was accepted so far and not yet confirmed."""
