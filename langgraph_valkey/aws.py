@@ -169,7 +169,7 @@ class ElastiCache:
                 EndTime=now,
             )
             for page in pages:
-                for result in page["MetricDataResults"]:
+                for result in page.get("MetricDataResults", ()):
                     samples[result["Id"]] += zip(
                         result["Timestamps"], result["Values"], strict=True
                     )

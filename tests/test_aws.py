@@ -1,43 +1,24 @@
-"""What AWS tells, against botocore's model of its services and a server that plays them.
+"""What AWS tells, against botocore's own model of its services.
 
-The model knows every field but answers what a test says; the server answers by
-itself but knows nothing of durability. Both run here: no question leaves 127.0.0.1,
-and the credentials are made up and given to each client.
+The model checks each question, and each answer that a test writes, and knows every
+field; `test_aws_service` asks a server instead.
 """
 
 from __future__ import annotations
 
-import os
-import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from boto3.session import Session
-from botocore.config import Config
-from botocore.credentials import CredentialResolver
-from botocore.session import Session as BotocoreSession
 from botocore.stub import Stubber
-from moto.server import ThreadedMotoServer
 
-from langgraph_valkey import aws
 from langgraph_valkey.aws import ElastiCache, NodeLag
 from langgraph_valkey.errors import ConfigurationError, Unreachable
-from langgraph_valkey.local.node import free_ports
+from tests.aws_ground import GROUP, client, dimensions
 
-GROUP = "agents"
 Queries = list[list[dict[str, Any]]]
-
-
-def client(service: str, port: int, **arguments: Any) -> Any:
-    """A boto3 client that can reach nothing but a port of this machine."""
-    session = Session("made-up", "made-up", region_name="eu-west-1")
-    config = Config(retries={"total_max_attempts": 1}, **arguments)
-    return session.client(service, endpoint_url=f"http://127.0.0.1:{port}", config=config)
 
 
 @pytest.fixture(scope="module")
@@ -123,12 +104,15 @@ def shards(count: int, nodes: int = 2) -> list[dict[str, Any]]:
 def test_durability(
     group: ElastiCache, described: Stubber, in_force: str, asked_for: str, durability: str
 ) -> None:
-    describe(described, EffectiveDurability="async")
-    assert group.durability() == "async"
-    # It is asked for each time.
     fields = {"EffectiveDurability": in_force, "Durability": asked_for}
     describe(described, **{name: value for name, value in fields.items() if value})
     assert group.durability() == durability
+
+
+def test_durability_is_asked_for_each_time(group: ElastiCache, described: Stubber) -> None:
+    describe(described, EffectiveDurability="async")
+    describe(described, EffectiveDurability="sync")
+    assert [group.durability(), group.durability()] == ["async", "sync"]
 
 
 def test_botocore_knows_the_fields(elasticache: Any) -> None:
@@ -139,12 +123,6 @@ def test_botocore_knows_the_fields(elasticache: Any) -> None:
 
 
 # --- lag -----------------------------------------------------------------------
-
-
-def dimensions(cluster_id: str) -> list[dict[str, str]]:
-    """By what CloudWatch knows a node."""
-    named = {"CacheClusterId": cluster_id, "CacheNodeId": "0001"}
-    return [{"Name": name, "Value": value} for name, value in named.items()]
 
 
 def answer(*results: tuple[str, list[tuple[datetime, float]]], more: str = "") -> dict[str, Any]:
@@ -226,6 +204,11 @@ def test_large_groups_take_several_calls(
     assert [node.lag_s for node in nodes[249:251]] == [1, 2]
 
 
+def test_a_group_without_nodes_has_no_lag(group: ElastiCache, described: Stubber) -> None:
+    describe(described, Status="creating")
+    assert group.lag() == ()
+
+
 @pytest.mark.parametrize(
     ("slots", "held"),
     [("0-3", [0, 1, 2, 3]), ("5-6,8,10-11", [5, 6, 8, 10, 11]), ("", [])],
@@ -233,77 +216,6 @@ def test_large_groups_take_several_calls(
 def test_slots_of_a_node(slots: str, held: list[int]) -> None:
     node = NodeLag("agents-0001-001", "0001", "0001", slots)
     assert [slot for slot in range(20) if node.holds(slot)] == held
-
-
-# --- a server that plays AWS ---------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def port() -> Iterator[int]:
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    yield server.get_host_and_port()[1]
-    server.stop()
-
-
-@pytest.fixture(scope="module")
-def served(port: int) -> Iterator[tuple[ElastiCache, Any]]:
-    """A group of two nodes, and the client that tells its samples."""
-    with (
-        closing(client("elasticache", port)) as elasticache,
-        closing(client("cloudwatch", port)) as cloudwatch,
-    ):
-        elasticache.create_replication_group(
-            ReplicationGroupId=GROUP,
-            ReplicationGroupDescription="of a test",
-            Engine="valkey",
-            ReplicasPerNodeGroup=1,
-            NumNodeGroups=1,
-            Durability="async",
-        )
-        yield ElastiCache(GROUP, elasticache=elasticache, cloudwatch=cloudwatch), cloudwatch
-
-
-def sample(node: NodeLag, metric: str, value: float, age_s: float) -> dict[str, Any]:
-    return {
-        "MetricName": metric,
-        "Dimensions": dimensions(node.cache_cluster_id),
-        "Timestamp": datetime.now(UTC) - timedelta(seconds=age_s),
-        "Value": value,
-    }
-
-
-def test_a_server_that_does_not_tell_durability(served: tuple[ElastiCache, Any]) -> None:
-    group, _ = served
-    assert group.durability() == "unknown"
-
-
-def test_lag_from_a_server(served: tuple[ElastiCache, Any]) -> None:
-    group, cloudwatch = served
-    primary, replica = group.lag()
-    assert (primary.lag_s, primary.age_s, primary.refused) == (None, None, None)
-
-    cloudwatch.put_metric_data(
-        Namespace="AWS/ElastiCache",
-        MetricData=[
-            sample(primary, "DurabilityLag", 9_900, age_s=200),
-            sample(primary, "DurabilityLag", 750, age_s=20),
-            sample(primary, "DurabilityBufferExceededErrorCount", 3, age_s=200),
-            sample(primary, "DurabilityBufferExceededErrorCount", 1, age_s=20),
-            sample(replica, "DurabilityLag", 4_000, age_s=1_000),
-        ],
-    )
-    measured, stale = group.lag()
-    assert (measured.lag_s, measured.refused) == (0.75, 4)
-    assert measured.age_s == pytest.approx(aws.PERIOD_S, abs=45)
-    assert stale == replica, "a sample of a quarter of an hour ago was taken for news"
-
-
-def test_a_group_that_is_not_there(port: int, cloudwatch: Any) -> None:
-    with closing(client("elasticache", port)) as elasticache:
-        group = ElastiCache("nobody", elasticache=elasticache, cloudwatch=cloudwatch)
-        with pytest.raises(ConfigurationError, match="replication group's id, and at the region"):
-            group.durability()
 
 
 # --- failures ------------------------------------------------------------------
@@ -334,66 +246,3 @@ def test_a_busy_aws_may_be_asked_again(
     described.add_client_error("describe_replication_groups", code, "", status)
     with pytest.raises(Unreachable, match=f"elasticache:DescribeReplicationGroups.*{code}"):
         group.durability()
-
-
-@pytest.mark.parametrize(
-    ("listens", "failure"), [(True, "ReadTimeoutError"), (False, "EndpointConnectionError")]
-)
-def test_nobody_answers(cloudwatch: Any, listens: bool, failure: str) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        port = silent.getsockname()[1] if listens else free_ports(1)[0]
-        with closing(client("elasticache", port, read_timeout=0.2)) as elasticache:
-            group = ElastiCache(GROUP, elasticache=elasticache, cloudwatch=cloudwatch)
-            with pytest.raises(Unreachable, match=failure):
-                group.durability()
-
-
-def test_no_credentials(cloudwatch: Any) -> None:
-    nobody = BotocoreSession()
-    nobody.register_component("credential_provider", CredentialResolver([]))
-    session = Session(botocore_session=nobody, region_name="eu-west-1")
-    with closing(session.client("elasticache")) as elasticache:
-        group = ElastiCache(GROUP, elasticache=elasticache, cloudwatch=cloudwatch)
-        with pytest.raises(ConfigurationError, match=r"DescribeReplicationGroups.*NoCred"):
-            group.durability()
-
-
-# --- clients of its own --------------------------------------------------------
-
-
-@pytest.fixture
-def made_up_account(monkeypatch: pytest.MonkeyPatch) -> None:
-    """AWS as set up by a program's environment, for one test, without a region."""
-    for name in [name for name in os.environ if name.startswith("AWS_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "made-up")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "made-up")
-
-
-@pytest.mark.usefixtures("made_up_account")
-def test_calls_are_bounded() -> None:
-    group = ElastiCache(GROUP, region="eu-west-1")
-    for opened in (group._elasticache, group._cloudwatch):
-        with closing(opened):
-            config = opened.meta.config
-            assert (config.connect_timeout, config.read_timeout) == (2, 5)
-            assert config.retries["total_max_attempts"] == 2
-            assert opened.meta.region_name == "eu-west-1"
-
-
-@pytest.mark.usefixtures("made_up_account")
-def test_no_region() -> None:
-    with pytest.raises(ConfigurationError, match=r"NoRegionError.*give this process a region"):
-        ElastiCache(GROUP)
-
-
-def test_without_boto3(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "boto3.session", None)
-    with pytest.raises(ConfigurationError, match=r"pip install 'langgraph-valkey\[aws\]'"):
-        ElastiCache(GROUP)
-
-
-def test_boto3_is_imported_only_when_used() -> None:
-    program = "import sys, langgraph_valkey.aws; sys.exit('boto3' in sys.modules)"
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
