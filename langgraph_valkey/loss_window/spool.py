@@ -2,13 +2,12 @@
 
 It takes entries that memory has no room for, and keeps them when the process dies:
 each process has a file of its own (see `spool_file`), and a later one that finds it
-without an owner adopts it. A row is safe from a crash of the process as soon as `add`
-has returned; a power cut may take the last ones.
+without an owner adopts it (see `spool_adoption`). A row is safe from a crash of the
+process as soon as `add` has returned; a power cut may take the last ones.
 
 What a row means is the journal's business. Here it is a serial number, the thread
 that it belongs to (so that deleting a thread purges it), the time at which it was
-first sent, and bytes. After `limits.TOMBSTONE_TTL_MS` nobody remembers any more that
-a thread was deleted, so an adopter discards what is older.
+first sent, and bytes.
 
 A disk that is full or fails never breaks a put: `add` says that the row was not kept,
 and what could not be removed is removed by a later call.
@@ -19,18 +18,17 @@ from __future__ import annotations
 import json
 import logging
 import sqlite3
-import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-from langgraph_valkey import limits
 from langgraph_valkey.errors import ConfigurationError
 from langgraph_valkey.fork import renew_after_fork
-from langgraph_valkey.keys import to_bytes, to_text
-from langgraph_valkey.loss_window.spool_file import FORMAT, SUFFIX, SpoolFile, lock
+from langgraph_valkey.keys import to_bytes
+from langgraph_valkey.loss_window.spool_adoption import Adopted, adopt
+from langgraph_valkey.loss_window.spool_file import Row, SpoolFile, lock
 
 ROW_BYTES = 64
 """What a row costs beside its thread's name and its body, about."""
@@ -48,23 +46,6 @@ _log = logging.getLogger("langgraph_valkey")
 
 _ADD = "INSERT INTO entries VALUES (?, ?, ?, ?)"
 _THREADS = "SELECT DISTINCT thread FROM entries"
-_READ = "SELECT serial, thread, first_sent_s, body FROM entries WHERE serial = ?"
-
-
-class Row(NamedTuple):
-    """One entry of a journal.
-
-    Attributes:
-        serial: Its number in the journal; rows are read in this order.
-        thread: The thread that it belongs to; any characters.
-        first_sent_s: When it was first sent, by the wall clock.
-        body: The entry, as the journal wrote it.
-    """
-
-    serial: int
-    thread: str
-    first_sent_s: float
-    body: bytes
 
 
 class _Removal(NamedTuple):
@@ -132,6 +113,7 @@ class Spool:
         self._entries = 0
         self._owed: deque[_Removal] = deque()
         self._marks: set[int] = set()
+        self._unclean = False
         self._complained = False
 
     def after_fork(self) -> None:
@@ -177,7 +159,7 @@ class Spool:
         for serial in sorted(serials):
             with lock:
                 try:
-                    found += [] if self._file is None else _read(self._file, serial)
+                    found += [] if self._file is None else self._file.read(serial)
                 except _FAILURES as error:
                     self._complain(error)
         return found
@@ -203,13 +185,8 @@ class Spool:
         self._settle()
 
     def adopt(self) -> list[Adopted]:
-        """Take all files in the directory whose owner is gone.
-
-        Files that are damaged are renamed; files of another user, or of a release
-        that writes another format, are left alone. Both are logged.
-        """
-        found = (_adopted(path) for path in sorted(self._directory.glob(f"*{SUFFIX}")))
-        return [each for each in found if each is not None]
+        """Take all files in the directory whose owner is gone."""
+        return adopt(self._directory)
 
     def close(self) -> None:
         """Remove the file if no row is left; else leave it for adoption."""
@@ -227,30 +204,39 @@ class Spool:
                 self._complain(error)
 
     def _settle(self) -> None:
-        """Do the removals that are owed; what fails stays owed."""
-        while True:
-            with lock:
-                if self._file is None:
-                    self._owed.clear()
-                if self._file is None or not self._owed:
-                    return
-                try:
-                    self._remove(self._file, self._owed[0])
-                except _FAILURES as error:
-                    self._complain(error)
-                    return
-                self._owed.popleft()
+        """Do what is owed; what fails stays owed."""
+        for step in (self._remove_next, self._clean):
+            going_on = True
+            while going_on:
+                with lock:
+                    if self._file is None:
+                        return
+                    try:
+                        going_on = step(self._file)
+                    except _FAILURES as error:
+                        self._complain(error)
+                        going_on = False
 
-    def _remove(self, file: SpoolFile, removal: _Removal) -> None:
+    def _remove_next(self, file: SpoolFile) -> bool:
+        if not self._owed:
+            return False
+        removal = self._owed[0]
         [(entries, size)] = file.execute(removal.measure, *removal.values)
         if entries:
             file.execute(removal.delete, *removal.values)
             self._entries -= entries
             self._bytes -= int(size) + entries * ROW_BYTES
+        self._unclean |= removal.mark in self._marks
+        self._owed.popleft()
+        return True
+
+    def _clean(self, file: SpoolFile) -> bool:
         # An empty file is scrubbed too: that gives its room back, and costs 2 ms.
-        if self._marks and (not self._entries or removal.mark in self._marks):
+        if self._unclean or (self._marks and not self._entries):
             file.scrub()
             self._marks = {_mark(name) for (name,) in file.execute(_THREADS)}
+            self._unclean = False
+        return False
 
     def _complain(self, error: Exception) -> None:
         """Log the first failure; the rest would be more of the same."""
@@ -261,99 +247,3 @@ class Spool:
                 "from it, until it works again; free or check the disk",
                 self._directory, error,
             )  # fmt: skip
-
-
-class Adopted:
-    """A file that a process left, in this one's care until `finish` or `release`.
-
-    Attributes:
-        path: The file.
-        entries: Rows to be read.
-        discarded: Rows that are too old to be.
-        empty: Whether there is neither.
-    """
-
-    def __init__(self, file: SpoolFile) -> None:
-        oldest_s = time.time() - limits.TOMBSTONE_TTL_MS / 1000
-        young = "SELECT serial FROM entries WHERE first_sent_s >= ? ORDER BY serial"
-        self._file = file
-        self._serials: list[int] = [serial for (serial,) in file.execute(young, oldest_s)]
-        [(in_all,)] = file.execute("SELECT count(*) FROM entries")
-        self._unreadable: set[int] = set()
-        self.path = file.path
-        self.entries = len(self._serials)
-        self.discarded: int = in_all - self.entries
-        self.empty: bool = in_all == 0
-
-    def rows(self) -> Iterator[Row]:
-        """Its rows in serial order, read one by one; without those that are damaged."""
-        for serial in self._serials:
-            try:
-                yield from _read(self._file, serial)
-            except sqlite3.Error:
-                self._unreadable.add(serial)
-
-    def finish(self) -> None:
-        """Delete the file: its rows are where they belong. A damaged one is kept aside."""
-        try:
-            if self._unreadable:
-                _set_aside(self._file, f"{len(self._unreadable)} of its entries can't be read")
-            else:
-                self._file.remove()
-        except OSError as error:
-            _log.warning("can't remove the adopted spool %s: %s", self.path, error)
-
-    def release(self) -> None:
-        """Leave the file to whoever adopts it next."""
-        self._file.close()
-
-
-def _read(file: SpoolFile, serial: int) -> list[Row]:
-    return [
-        Row(number, to_text(thread), first_sent_s, body)
-        for number, thread, first_sent_s, body in file.execute(_READ, serial)
-    ]
-
-
-def _adopted(path: Path) -> Adopted | None:
-    adopted = file = None
-    try:
-        file = SpoolFile.take(path)
-        adopted = None if file is None else _opened(file)
-    except _FAILURES as error:
-        _log.warning("can't adopt the spool %s now: %s", path, error)
-    if adopted is None and file is not None:
-        file.close()
-    return adopted
-
-
-def _opened(file: SpoolFile) -> Adopted | None:
-    if file.foreign:
-        _log.warning("the spool %s belongs to another user: it is left alone", file.path)
-        return None
-    if file.beheaded:
-        _set_aside(file, "only its log is there")
-        return None
-    try:
-        [(format_,)] = file.execute("PRAGMA user_version")
-        if format_ not in (0, FORMAT):
-            _log.warning("the spool %s is of another release: it is left alone", file.path)
-            return None
-        adopted = Adopted(file) if format_ else None
-    except sqlite3.OperationalError:  # of the disk, not of the file
-        raise
-    except sqlite3.DatabaseError as error:
-        _set_aside(file, str(error))
-        return None
-    if adopted is None or adopted.empty:
-        file.remove()
-        return None
-    return adopted
-
-
-def _set_aside(file: SpoolFile, why: str) -> None:
-    _log.warning(
-        "the spool %s is damaged (%s): it is now %s; entries in it that the server lost are "
-        "not replayed; delete it when you have no more use for it",
-        file.path, why, file.set_aside(),
-    )  # fmt: skip

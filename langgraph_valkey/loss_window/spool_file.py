@@ -24,9 +24,10 @@ import sqlite3
 import threading
 import weakref
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from langgraph_valkey.fork import renew_after_fork
+from langgraph_valkey.keys import to_text
 
 SUFFIX = ".spool"
 ASIDE = ".damaged"
@@ -51,11 +52,30 @@ PRAGMA user_version = {FORMAT};
 COMMIT;
 """
 
+_READ = "SELECT serial, thread, first_sent_s, body FROM entries WHERE serial = ?"
+_TYPES = [int, bytes, float, bytes]
+
 lock = threading.RLock()
 """Held by whoever uses a `SpoolFile`, and during a fork. It can be taken twice by one
 thread, since a signal handler may fork."""
 
 _files: weakref.WeakSet[SpoolFile] = weakref.WeakSet()
+
+
+class Row(NamedTuple):
+    """One entry of a journal.
+
+    Attributes:
+        serial: Its number in the journal; rows are read in this order.
+        thread: The thread that it belongs to; any characters.
+        first_sent_s: When it was first sent, by the wall clock.
+        body: The entry, as the journal wrote it.
+    """
+
+    serial: int
+    thread: str
+    first_sent_s: float
+    body: bytes
 
 
 class SpoolFile:
@@ -152,6 +172,20 @@ class SpoolFile:
         """
         with lock:
             return self._connected().execute(sql, values).fetchall()
+
+    def read(self, serial: int) -> list[Row]:
+        """The row of that number, if there is one.
+
+        Raises:
+            sqlite3.DatabaseError: It is damaged, or as `execute`.
+        """
+        found = self.execute(_READ, serial)
+        if any([type(value) for value in values] != _TYPES for values in found):
+            raise sqlite3.DatabaseError("an entry is not as it was written")
+        try:
+            return [Row(serial, to_text(thread), *rest) for _, thread, *rest in found]
+        except UnicodeDecodeError:
+            raise sqlite3.DatabaseError("the name of an entry's thread is damaged") from None
 
     def scrub(self) -> None:
         """Write the file anew, with nothing in it or its log but the rows there are.
