@@ -17,6 +17,10 @@ SERVER_OPTIONS = {
     # A replica under a held log hears nothing for long, and must not give up.
     "repl-timeout": "86400",
     "repl-ping-replica-period": "3600",
+    # The stream of writes begins right behind the data. Without a file between, it
+    # begins up to a second later, when the replica reports for the second time.
+    "repl-diskless-sync": "no",
+    "rdb-del-sync-files": "yes",
 }
 """What the servers of a durable cluster are told."""
 

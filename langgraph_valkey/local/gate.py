@@ -7,8 +7,8 @@ its reply (`_Expected`), so that the two stay together however many are under wa
   refusal is what comes back in its turn.
 - With sync durability a ``WAIT`` goes behind the writes. What the server answers is kept
   back until the ``WAIT`` says that the replicas have them; its own reply is swallowed.
-  Says it that they have not, the connection is broken: the writes were executed, so
-  to call them refused would be untrue. They were never acknowledged.
+  If it says that they have not, the connection is broken: the writes were executed,
+  so to call them refused would be untrue, and they are never acknowledged.
 
 A transaction is one write: it is refused, or waited for, as a whole at its ``EXEC``.
 """
@@ -90,6 +90,7 @@ class ClientTunnel(Tunnel):
         self._transaction_writes = False
         self._to_wait_for = False
         self._waits = 0
+        self._executed = False
         self._kept_back: list[bytes] = []
 
     # --- requests -----------------------------------------------------------------
@@ -143,14 +144,16 @@ class ClientTunnel(Tunnel):
             expected = self._expected.popleft()
             if expected.wait:
                 self._waits -= 1
-                if not _at_least(reply, expected.wait):
+                if self._executed and not _at_least(reply, expected.wait):
                     self.end()
                     return
                 out += self._kept_back
                 self._kept_back.clear()
+                self._executed = False
                 continue
             if expected.sent_s is not None and not reply.startswith(b"-"):
                 self._log.answered(expected.sent_s)
+                self._executed = True
             (self._kept_back if self._waits else out).append(expected.instead or reply)
         self.near.send(b"".join(out))
 

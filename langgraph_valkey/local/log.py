@@ -29,11 +29,18 @@ Mode: TypeAlias = Literal["async", "sync"]
 
 NO_WRITES = frozenset(
     {
-        b"*1\r\n$4\r\nPING\r\n",
-        b"*3\r\n$8\r\nREPLCONF\r\n$6\r\nGETACK\r\n$1\r\n*\r\n",
+        b"*1\r\n$4\r\nping\r\n",
+        b"*3\r\n$8\r\nreplconf\r\n$6\r\ngetack\r\n$1\r\n*\r\n",
     }
 )
-"""What a primary sends to its replicas that is no write."""
+"""What a primary sends to its replicas that is no write, in small letters."""
+
+_LONGEST = max(map(len, NO_WRITES))
+
+
+def holds_writes(data: bytes) -> bool:
+    """Whether a piece of the stream to the replicas is more than a sign of life."""
+    return len(data) > _LONGEST or data.lower() not in NO_WRITES
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +99,7 @@ class Held:
             data: The bytes.
             writes: Whether they are of writes, rather than of a replica's set-up.
         """
-        self._pieces.append((arrived_s, data, writes and data not in NO_WRITES))
+        self._pieces.append((arrived_s, data, writes and holds_writes(data)))
         self.size += len(data)
 
     def take(self, until_s: float) -> bytes:
