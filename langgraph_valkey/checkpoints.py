@@ -9,7 +9,7 @@ the server says that it lacks something the writer relied on: see `Status`.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -22,25 +22,24 @@ from langgraph.checkpoint.base import (
     get_checkpoint_metadata,
 )
 
-from langgraph_valkey import drafts, limits, loading, operations
+from langgraph_valkey import drafts, limits, loading, operations, reads, storing
 from langgraph_valkey.errors import (
     LanggraphValkeyError,
     ReplayIncomplete,
     ThreadDeleted,
-    Unreachable,
     WriteRejected,
 )
-from langgraph_valkey.keys import to_text
+from langgraph_valkey.keys import namespace_field, to_text
 from langgraph_valkey.known import Base, Known
 from langgraph_valkey.link import Call, Link
+from langgraph_valkey.loss_window.journal import DELETE, PUT, WRITES
+from langgraph_valkey.loss_window.recovering import not_yet
+from langgraph_valkey.loss_window.window import LossWindow
 from langgraph_valkey.operations import Answer, Standing, Status
 from langgraph_valkey.place import Place, place_of, place_of_thread
 from langgraph_valkey.stored import records, writes
 from langgraph_valkey.stored.codec import Codec
-
-_ATTEMPTS = 4
-"""How often a write is built anew. Each refusal rules itself out for the next try,
-so more than this means that others keep deleting the thread."""
+from langgraph_valkey.storing import Write
 
 _FOREIGN = ("WRONGTYPE", "WrongType", "CORRUPT")
 """Words in a script's error that say: these keys hold something else."""
@@ -54,6 +53,7 @@ class Checkpoints:
         codec: Codec,
         known: Known,
         writer: drafts.Writer,
+        window: LossWindow,
         *,
         prefix: str,
         ttl_ms: int | None,
@@ -63,7 +63,8 @@ class Checkpoints:
         self.codec = codec
         self.known = known
         self.prefix = prefix
-        self._writer = writer
+        self.writer = writer
+        self.window = window
         self._ttl_ms = ttl_ms
         self._slide_ms = ttl_ms if slide_ttl_on_read else None
 
@@ -81,23 +82,20 @@ class Checkpoints:
                 raise place.corrupt("it holds something else", None, place.keys.state) from error
             raise
 
-    async def _ask_patiently(
-        self, link: Link, place: Place, call: Call, standing: Standing
-    ) -> Answer:
-        """Ask for a write that may be ahead of its thread's root.
+    async def read(self, link: Link, place: Place, call: Call) -> Answer:
+        """Ask for something, until the answer holds all that this process knows of.
 
-        LangGraph stores writes, and a subgraph's checkpoints, beside the put of the
-        root. Where the thread was deleted before, only the root may begin it anew.
+        After a failover that is once what was lost has been replayed.
         """
-        pause_s = limits.ROOT_PAUSE_FIRST_S
+        self.window.raise_fork(place.thread)
+        known = self.known.standing(place.thread)
+        tries = 0
         while True:
             answer = await self.ask(link, place, call)
-            if answer.status is not Status.DELETED or standing.gen != Standing().gen:
+            where = place.thread, place.keys
+            if not await not_yet(self.window, link, *where, answer, known, tries):
                 return answer
-            if pause_s > limits.ROOT_PAUSE_MOST_S:
-                return answer
-            await link.sleep(pause_s)
-            pause_s *= 2
+            tries += 1
 
     # --- writing ---------------------------------------------------------------
 
@@ -118,16 +116,12 @@ class Checkpoints:
             # What is not in the checkpoint is the parent's: ask what that has.
             await self.get_tuple(link, place.config(namespace, place.checkpoint_id))
             base = self.known.base(place.thread, namespace)
-        standing = self.known.standing(place.thread)
         is_root = not namespace and not place.checkpoint_id
-        if is_root:
-            # A root begins the thread, and may begin it anew after a deletion.
-            standing = standing._replace(gen=Standing().gen)
-        entry = self._writer.entry()
+        number = self.writer.entry()
         draft_of = partial(
             drafts.build,
             self.codec,
-            entry,
+            number,
             place.thread,
             place.checkpoint_id,
             checkpoint,
@@ -136,33 +130,43 @@ class Checkpoints:
             is_root,
         )
         draft = draft_of(base)
-        for _ in range(_ATTEMPTS):
-            call = self._put_call(at, entry, draft.stored, standing)
-            answer = await self._ask_patiently(link, place, call, standing)
-            if answer.status is Status.OK:
-                self.known.learn(place.thread, answer.standing, namespace, draft.base)
-                return place.config(namespace, checkpoint["id"])
+
+        def build(standing: Standing, primary: bytes) -> Call:
+            return self._put_call(at, number, draft.stored, standing, primary)
+
+        async def readmit(answer: Answer, standing: Standing) -> Standing:
+            nonlocal draft
             if answer.status is Status.MISSING and draft.add(self.codec, answer.rest[0]):
-                continue
+                return standing
             if answer.status is Status.MISSING or (
                 answer.status is Status.RESEND and (not namespace or answer.standing.exists)
             ):
                 self.known.forget(place.thread)
-                standing = standing._replace(nonce=Standing().nonce)
                 draft = draft_of(None, base)
-            else:
-                standing = self._readmitted(place, answer, standing)
-        raise self._contended(place)
+                return standing._replace(nonce=Standing().nonce)
+            return await self.readmit(place, answer, standing)
+
+        write = Write(number, PUT, build, readmit, namespace_field(namespace))
+        standing = self.known.standing(place.thread)
+        if is_root:
+            # A root begins the thread, and may begin it anew after a deletion.
+            standing = standing._replace(gen=Standing().gen)
+        answer = await storing.store(self, link, place, write, standing)
+        self.known.learn(place.thread, answer.standing, namespace, draft.base)
+        return place.config(namespace, checkpoint["id"])
 
     def _put_call(
-        self, place: Place, entry: bytes, stored: operations.Stored, standing: Standing
+        self,
+        place: Place,
+        number: bytes,
+        stored: operations.Stored,
+        standing: Standing,
+        primary: bytes,
     ) -> Call:
-        where = place.keys, entry, self._ttl_ms, place.namespace or "", place.checkpoint_id
-        return operations.put(*where, stored, standing)
+        where = place.keys, number, self._ttl_ms, place.namespace or "", place.checkpoint_id
+        return operations.put(*where, stored, standing, primary)
 
-    def record_builder(
-        self, place: Place, record: bytes, chunks: list[bytes]
-    ) -> Callable[[Standing], Call]:
+    def record_write(self, place: Place, record: bytes, chunks: list[bytes]) -> Write:
         """How to store a record as it is, under a number of this writer's.
 
         Args:
@@ -170,58 +174,49 @@ class Checkpoints:
             record: A record.
             chunks: Digest and stored chunk, joined, of those not there yet.
         """
-        entry = self._writer.entry()
+        number = self.writer.entry()
         stored = operations.Stored(
-            records.reentered(record, entry),
+            records.reentered(record, number),
             chunks,
             trusted=bytes(16),
             complete=True,
             root=True,
             leans=False,
         )
-        return partial(self._put_call, place, entry, stored)
+        build = partial(self._put_call, place, number, stored)
+        namespace = namespace_field(place.namespace or "")
+        return Write(number, PUT, build, partial(self.readmit, place), namespace)
 
-    def writes_builder(self, place: Place, stored: bytes) -> Callable[[Standing], Call]:
+    def task_write(self, place: Place, stored: bytes) -> Write:
         """How to store a task's writes in the form of `writes.build`."""
-        entry = self._writer.entry()
-        where = place.keys, entry, self._ttl_ms, place.namespace or "", place.checkpoint_id
-        return partial(operations.put_writes, *where, stored)
+        number = self.writer.entry()
+        where = place.keys, number, self._ttl_ms, place.namespace or "", place.checkpoint_id
+        build = partial(operations.put_writes, *where, stored)
+        return Write(number, WRITES, build, partial(self.readmit, place))
 
-    async def store(self, link: Link, place: Place, build: Callable[[Standing], Call]) -> None:
+    async def store(self, link: Link, place: Place, write: Write) -> None:
         """Send a write that is complete in itself, until it is taken.
 
         Raises:
             ThreadDeleted: The thread was deleted meanwhile.
         """
         standing = self.known.standing(place.thread)
-        for _ in range(_ATTEMPTS):
-            answer = await self._ask_patiently(link, place, build(standing), standing)
-            if answer.status is Status.OK:
-                self.known.learn(place.thread, answer.standing)
-                return
-            standing = self._readmitted(place, answer, standing)
-        raise self._contended(place)
+        answer = await storing.store(self, link, place, write, standing)
+        self.known.learn(place.thread, answer.standing)
 
-    async def store_all(
-        self, link: Link, place: Place, builds: Sequence[Callable[[Standing], Call]]
-    ) -> None:
+    async def store_all(self, link: Link, place: Place, writes: Sequence[Write]) -> None:
         """Send such writes in one go, the first of them ahead; they arrive in order."""
-        if not builds:
-            return
-        await self.store(link, place, builds[0])
-        standing = self.known.standing(place.thread)
-        calls = [build(standing) for build in builds[1:]]
-        largest = max((call.size for call in calls), default=0)
-        for call in calls:
-            call.size = largest  # One connection: others would overtake each other.
-        for reply in await link.send(calls) if calls else ():
-            answer = operations.read(reply)
-            if answer.status is not Status.OK:
-                self._readmitted(place, answer, standing)
-                raise self._contended(place)
+        if writes:
+            await self.store(link, place, writes[0])
+            standing = self.known.standing(place.thread)
+            await storing.store_together(self, link, place, writes[1:], standing)
 
-    def _readmitted(self, place: Place, answer: Answer, standing: Standing) -> Standing:
-        """With what standing to ask again after a refusal, if at all."""
+    async def readmit(self, place: Place, answer: Answer, standing: Standing) -> Standing:
+        """With what standing to ask again after a refusal, if at all.
+
+        Raises:
+            ThreadDeleted, ReplayIncomplete, CorruptState: There is no point in it.
+        """
         if answer.status is Status.DELETED:
             self.known.forget(place.thread)
             self.known.learn(place.thread, answer.standing)
@@ -244,12 +239,6 @@ class Checkpoints:
             )
         raise place.corrupt(f"unexpected answer {answer.status.name}", None, place.keys.state)
 
-    def _contended(self, place: Place) -> Unreachable:
-        return Unreachable(
-            f"thread {place.thread!r} kept changing under this write, which was not stored: "
-            "call again"
-        )
-
     async def put_writes(
         self,
         link: Link,
@@ -264,20 +253,20 @@ class Checkpoints:
             raise ValueError("the config names no checkpoint_id, so there is nothing to write on")
         if pending:
             stored = writes.build(self.codec, pending, task_id, task_path)
-            await self.store(link, place, self.writes_builder(place, stored))
+            await self.store(link, place, self.task_write(place, stored))
 
     async def delete_thread(self, link: Link, thread_id: str) -> None:
         """Delete a thread; see `BaseCheckpointSaver.delete_thread`."""
         place = place_of_thread(self.prefix, thread_id)
-        standing = self.known.standing(place.thread)
-        for _ in range(_ATTEMPTS):
-            answer = await self.ask(link, place, operations.delete(place.keys, standing))
-            if answer.status is Status.OK:
-                self.known.forget(place.thread)
-                self.known.learn(place.thread, answer.standing)
-                return
-            standing = answer.standing
-        raise self._contended(place)
+
+        async def readmit(answer: Answer, _: Standing) -> Standing:
+            return answer.standing
+
+        build = partial(operations.delete, place.keys)
+        write = Write(self.writer.entry(), DELETE, build, readmit)
+        answer = await storing.store(self, link, place, write, self.known.standing(place.thread))
+        self.known.forget(place.thread)
+        self.known.learn(place.thread, answer.standing)
 
     # --- reading ---------------------------------------------------------------
 
@@ -295,16 +284,16 @@ class Checkpoints:
             size=base.size if base is not None else 0,
         )
         try:
-            answer = await self.ask(link, place, call(slide_ttl_ms=self._slide_ms))
+            answer = await self.read(link, place, call(slide_ttl_ms=self._slide_ms))
         except WriteRejected:
             if not self._slide_ms:
                 raise
-            answer = await self.ask(link, place, call())  # Reads go on.
+            answer = await self.read(link, place, call())  # Reads go on.
         if answer.status is Status.NONE:
             self.known.learn(place.thread, answer.standing)
             return None
         self.require(place, answer)
-        raw_id, record, entries, values = answer.rest
+        raw_id, record, entries, values, deadline_ms = answer.rest
         checkpoint_id = to_text(raw_id)
         parsed = loading.parsed(self.codec, place, checkpoint_id, record)
         digests = parsed.digests
@@ -314,6 +303,10 @@ class Checkpoints:
             self.codec, place, namespace, checkpoint_id, parsed, chunks, pending
         )
         entry = records.entry_of(record)
+        fresh = chunks if base is None else base.without_own(chunks)
+        seen = [reads.Found(raw_id, record, fresh, *pending)]
+        about = self.window, self.writer.name, place, answer, deadline_ms, namespace
+        reads.note(*about, seen, link.now())
         if base is None or base.checkpoint_id != checkpoint_id or base.entry != entry:
             stored = {
                 about[0]: records.as_stored(parsed, about, value)
@@ -361,7 +354,7 @@ class Checkpoints:
                 limit=limit,
                 ascending=ascending,
             )
-            answer = await self.ask(link, place, call)
+            answer = await self.read(link, place, call)
             if answer.status is Status.NONE:
                 return
             if answer.status is Status.UNORDERED:

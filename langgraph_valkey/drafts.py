@@ -28,10 +28,17 @@ class Writer:
         self._name = os.urandom(8)
         self._last = 0
 
+    @property
+    def name(self) -> bytes:
+        """This process, as its entries name it: 8 bytes."""
+        if os.getpid() != self._pid:
+            self._begin()  # A forked child is another writer.
+        return self._name
+
     def entry(self) -> bytes:
         """Writer and the next sequence number, 16 bytes."""
         if os.getpid() != self._pid:
-            self._begin()  # A forked child is another writer.
+            self._begin()
         self._last = number = self._last + 1
         return self._name + number.to_bytes(8, "big")
 

@@ -10,6 +10,7 @@ key        type   holds
 `index`    zset   the order of checkpoints (scores 0: members sort as bytes)
 `graves`   zset   when the thread, or a checkpoint of it, was deleted; and, while a
                   sweep for unreferenced chunks is open, those it must keep
+`beat`     text   nothing; written to learn whether the shard accepts writes
 =========  =====  ==============================================================
 
 Thread ids and namespaces may hold any character; two different ones never give
@@ -18,9 +19,13 @@ the same key. A hash tag ends at the first ``}``, so braces are escaped in it.
 
 from __future__ import annotations
 
+import binascii
 from dataclasses import dataclass
 from functools import lru_cache
 from uuid import UUID
+
+SLOTS = 16384
+"""Hash slots of a cluster, by the protocol."""
 
 _EMPTY = b"%"
 _SEPARATOR = b"\0"
@@ -28,11 +33,13 @@ _SEPARATOR = b"\0"
 
 @dataclass(frozen=True, slots=True)
 class ThreadKeys:
-    """The keys of one thread, in the order in which scripts take them."""
+    """The keys of one thread, in the order in which scripts take them; and their slot."""
 
     state: bytes
     index: bytes
     graves: bytes
+    beat: bytes
+    slot: int
 
 
 def thread_name(thread_id: object) -> str:
@@ -80,7 +87,14 @@ def thread_keys(prefix: str, thread: str) -> ThreadKeys:
         to_bytes(thread).replace(b"%", b"%25").replace(b"{", b"%7B").replace(b"}", b"%7D") or _EMPTY
     )
     stem = b"%s:{%s}" % (to_bytes(prefix), escaped)
-    return ThreadKeys(stem + b":state", stem + b":index", stem + b":graves")
+    slot = binascii.crc_hqx(escaped, 0) % SLOTS
+    return ThreadKeys(stem + b":state", stem + b":index", stem + b":graves", stem + b":beat", slot)
+
+
+def slot_of(key: bytes) -> int:
+    """The hash slot of one of a thread's keys."""
+    tag = key[key.index(b"{") + 1 : key.rindex(b"}")]
+    return binascii.crc_hqx(tag, 0) % SLOTS
 
 
 def thread_pattern(prefix: str) -> bytes:

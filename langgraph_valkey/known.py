@@ -11,12 +11,15 @@ import threading
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from langgraph_valkey import limits
 from langgraph_valkey.fork import renew_after_fork
 from langgraph_valkey.operations import Standing
 from langgraph_valkey.stored.pieces import Value
+
+
+T = TypeVar("T")
 
 
 class Base(NamedTuple):
@@ -38,6 +41,11 @@ class Base(NamedTuple):
     def size(self) -> int:
         """Bytes of all its chunks."""
         return sum(value.size for value in self.values.values())
+
+    def without_own(self, chunks: Mapping[bytes, T]) -> dict[bytes, T]:
+        """Those of some chunks, by their names, that it does not refer to."""
+        own = {piece.digest for value in self.values.values() for piece in value.pieces}
+        return {digest: chunk for digest, chunk in chunks.items() if digest not in own}
 
 
 @dataclass(slots=True)

@@ -58,8 +58,13 @@ deleted before; about 1.3 s in all, then the thread counts as deleted."""
 SCAN_ROUNDS_MOST = 5
 """How often a walk over all keys begins again because slots moved."""
 
-CLOSE_DRAIN_S = 16.0
-"""How long `close` waits for calls under way, unless told otherwise."""
+CLOSE_DRAIN_BOUNDS = 2.4
+"""How long `close` waits for calls under way, and until what was written is durable,
+in lag bounds: by the watermark's conditions that is known 2.1 bounds after the last
+write, and one or two heartbeats later."""
+
+CLOSE_UNREACHABLE_S = 3.0
+"""How long it waits while no server answers."""
 
 DRAIN_POLL_S = 0.01
 """How often it looks."""
@@ -98,6 +103,65 @@ TOMBSTONE_TTL_MS = 24 * 3600 * 1000
 """How long a deletion is remembered, so that a write or a replay that arrives
 late can't bring the thread back."""
 
+# --- the loss window ------------------------------------------------------------
+
+LAG_BOUND_S = 10.0
+"""By how much the log of a cluster with async durability may lag before it refuses
+writes (ElastiCache, "Durability")."""
+
+JOURNAL_BYTES_MAX = 64 * 1024 * 1024
+JOURNAL_ENTRIES_MAX = 200_000
+"""What the journal may hold: 20 s of 3 MB/s, or of 10,000 writes/s."""
+
+SPOOL_BYTES_MAX = 1024 * 1024 * 1024
+"""What one process may keep on disk."""
+
+READS_SHARE = 4
+"""One part in so many of it may be what was read."""
+
+REPLAY_GRACE_S = 2.0
+"""For how long after a promotion reads wait for other processes' replays."""
+
+REPLAY_PAGE_BYTES = 256 * 1024
+REPLAY_PAGE_ENTRIES = 200
+"""A replay's script runs for a few milliseconds at most."""
+
+REPLAY_THREADS = 32
+"""Threads that are replayed side by side."""
+
+REPLAY_TRIES = 5
+"""How often a replay begins again because primaries kept changing."""
+
+SEEN_MOST = 64
+"""Heads of other writers that are remembered in a namespace: a replay may move the
+head on from these."""
+
+FORMER_S = 3.0
+"""How long a primary that was replaced is not believed: it may have been frozen, and
+not know. Later, a slot may have been moved back to it."""
+
+FORMER_PAUSE_S = 0.1
+"""Pause before asking again when a replaced primary answered."""
+
+PROBE_S = 1.0
+PROBE_IN_TROUBLE_S = 0.05
+"""How often a shard is looked at, and how often while it does not answer."""
+
+BEAT_BOUNDS = 0.1
+"""How often an idle shard with undurable writes is written to, in lag bounds."""
+
+REPLICA_FORGOTTEN_S = 60.0
+"""How long a replica that is gone is waited for by the watermark."""
+
+MONITOR_TIMEOUT_MS = 500
+"""How long a request of the monitor may take: it has more than one shard to look at."""
+
+REREAD_S = 30.0
+"""How often it is asked which durability is in force: it can be switched."""
+
+ADOPT_S = 30.0
+"""How often the spool's directory is searched for what processes left behind."""
+
 # --- pages --------------------------------------------------------------------
 
 PAGE_BYTES = 1024 * 1024
@@ -128,3 +192,4 @@ assert REJECT_BACKOFF_FIRST_S < REJECT_BACKOFF_MOST_S < REJECT_DEADLINE_S
 assert CONNECTION_TIMEOUT_MS <= REQUEST_TIMEOUT_MS
 assert INLINE_BYTES < GROUP_CLOSED_BYTES < LARGE_VALUE_BYTES
 assert TOMBSTONE_TTL_MS > REJECT_DEADLINE_S * 1000
+assert REPLAY_GRACE_S < FORMER_S

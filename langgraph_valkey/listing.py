@@ -8,11 +8,11 @@ from typing import Any
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import CheckpointTuple, DeltaChannelHistory, PendingWrite
 
-from langgraph_valkey import limits, loading, operations
+from langgraph_valkey import limits, loading, operations, reads
 from langgraph_valkey.checkpoints import Checkpoints
 from langgraph_valkey.keys import namespace_of, thread_of, thread_pattern, to_bytes, to_text
 from langgraph_valkey.link import Link
-from langgraph_valkey.operations import Status
+from langgraph_valkey.operations import Answer, Status
 from langgraph_valkey.place import Place, place_of, place_of_thread
 from langgraph_valkey.stored import records, writes
 from langgraph_valkey.stored.codec import Damaged
@@ -135,11 +135,18 @@ def grouped(items: Sequence[Any], size: int) -> list[Sequence[Any]]:
 
 
 async def ancestry(
-    core: Checkpoints, link: Link, place: Place, checkpoint_id: str
+    core: Checkpoints, link: Link, place: Place, checkpoint_id: str, *, builds: bool = False
 ) -> AsyncIterator[tuple[str, records.Record, tuple[bytes, list[bytes | None]]]]:
     """A checkpoint and its ancestors, towards the root.
 
     Stops where a parent is not there.
+
+    Args:
+        core: The saver's.
+        link: Over which.
+        place: The thread and the namespace.
+        checkpoint_id: The checkpoint's id, or '' for the head.
+        builds: Whether the caller builds upon what it reads, so that it is journaled.
 
     Yields:
         Id, record, and the entries and stored form of the writes.
@@ -148,11 +155,13 @@ async def ancestry(
     seen: set[str] = set()
     while True:
         call = operations.history(place.keys, namespace, checkpoint_id, limit=limits.HISTORY_PAGE)
-        answer = await core.ask(link, place, call)
+        answer = await core.read(link, place, call)
         if answer.status is Status.NONE:
             return
         core.require(place, answer)
-        following, items, values = answer.rest
+        following, items, values, _ = answer.rest
+        if builds:
+            await _note(core, link, place, answer)
         taken = 0
         for raw_id, raw_record, entries in grouped(items, 3):
             at = to_text(raw_id)
@@ -171,6 +180,31 @@ async def ancestry(
         checkpoint_id = to_text(following)
 
 
+async def _note(core: Checkpoints, link: Link, place: Place, answer: Answer) -> None:
+    """Journal what others stored of a line of ancestors, with its chunks."""
+    _, items, values, deadline_ms = answer.rest
+    foreign = [
+        record
+        for _, record, _ in grouped(items, 3)
+        if core.window.rule.journals and records.entry_of(record)[:8] != core.writer.name
+    ]
+    digests = list({digest for record in foreign for digest in records.digests_of(record)})
+    chunks: dict[bytes, bytes | None] = {}
+    if digests:
+        more = await core.read(link, place, operations.chunks(place.keys, digests))
+        if more.status is Status.OK:
+            chunks = dict(zip(digests, more.rest[0], strict=True))
+    found, taken = [], 0
+    for raw_id, record, entries in grouped(items, 3):
+        end = taken + len(entries) // 16
+        its = {d: chunks.pop(d) for d in records.digests_of(record) if d in chunks}
+        found.append(reads.Found(raw_id, record, its, entries, values[taken:end]))
+        taken = end
+    namespace = place.namespace or ""
+    where = core.window, core.writer.name, place, answer, deadline_ms, namespace
+    reads.note(*where, found, link.now())
+
+
 async def delta_history(
     core: Checkpoints, link: Link, config: RunnableConfig, channels: Sequence[str]
 ) -> Mapping[str, DeltaChannelHistory]:
@@ -180,7 +214,9 @@ async def delta_history(
     seeds: dict[str, tuple[str, records.Record, records.Entry]] = {}
     left = {channel: to_bytes(channel) for channel in channels}
     is_target = True
-    async for checkpoint_id, record, pending in ancestry(core, link, place, place.checkpoint_id):
+    async for checkpoint_id, record, pending in ancestry(
+        core, link, place, place.checkpoint_id, builds=True
+    ):
         if is_target:
             is_target = False  # Its own writes belong to its children.
             continue
@@ -228,7 +264,7 @@ async def _load_seeds(
     )
     chunks: dict[bytes, bytes] = {}
     if digests:
-        answer = await core.ask(link, place, operations.chunks(place.keys, digests))
+        answer = await core.read(link, place, operations.chunks(place.keys, digests))
         core.require(place, answer)
         chunks = dict(zip(digests, answer.rest[0], strict=True))
     loaded: dict[str, Any] = {}

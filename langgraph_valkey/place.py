@@ -50,6 +50,15 @@ class Place(NamedTuple):
         )
 
 
+def thread_in(config: RunnableConfig) -> str:
+    """The name of the thread that a config points to.
+
+    Raises:
+        ValueError: It names no thread, or not by a string.
+    """
+    return place_of("", config).thread
+
+
 def place_of(prefix: str, config: RunnableConfig) -> Place:
     """Where a config points.
 

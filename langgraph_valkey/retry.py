@@ -45,6 +45,7 @@ class Retrying:
         settings: The three deadlines.
         draw: Draws a wait between two bounds, in seconds; `random.uniform`
             unless a test wants to know it.
+        note: Is told of each try that failed: its calls, and why.
     """
 
     def __init__(
@@ -52,9 +53,11 @@ class Retrying:
         link: Link,
         settings: ConnectionSettings,
         draw: Callable[[float, float], float] = random.uniform,
+        note: Callable[[Sequence[Call], Exception], None] = lambda _calls, _failure: None,
     ) -> None:
         self._link = link
         self._draw = draw
+        self._note = note
         self._deadline_s: dict[type[Exception], float] = {
             WriteRejected: settings.reject_deadline_s,
             Unreachable: settings.read_deadline_s,
@@ -72,6 +75,7 @@ class Retrying:
         try:
             return await self._link.send(calls)
         except _RETRIED as failure:
+            self._note(calls, failure)
             if isinstance(failure, WriteRejected) and not all(call.patient for call in calls):
                 raise
             first = failure

@@ -7,7 +7,6 @@ the blocking methods finish the coroutine on the spot, their ``a`` twins await i
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import (
     AsyncIterator,
@@ -18,7 +17,6 @@ from collections.abc import (
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-import anyio
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import (
     BaseCheckpointSaver,
@@ -31,14 +29,15 @@ from langgraph.checkpoint.base import (
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.serde.base import SerializerProtocol
 
-from langgraph_valkey import limits, listing, upkeep
+from langgraph_valkey import listing, upkeep
 from langgraph_valkey.checkpoints import Checkpoints
 from langgraph_valkey.drafts import Writer
-from langgraph_valkey.fork import renew_after_fork
-from langgraph_valkey.glide.link import BlockingLink, LoopLink
 from langgraph_valkey.known import Known
 from langgraph_valkey.link import Link, finish, finish_each
-from langgraph_valkey.retry import Retrying
+from langgraph_valkey.loss_window import tending
+from langgraph_valkey.loss_window.report import Health, Hooks, RecoveryReport
+from langgraph_valkey.place import thread_in
+from langgraph_valkey.session import Session
 from langgraph_valkey.settings import Settings
 from langgraph_valkey.stored.codec import Codec
 
@@ -72,6 +71,7 @@ class ValkeySaver(BaseCheckpointSaver[str]):
         settings: Settings | None = None,
         *,
         serde: SerializerProtocol | None = None,
+        hooks: Hooks | None = None,
         link: Link | None = None,
     ) -> None:
         """Make a saver from settings.
@@ -80,6 +80,7 @@ class ValkeySaver(BaseCheckpointSaver[str]):
             settings: Where the server is, and how threads are kept; read from
                 the environment (`Settings.from_env`) if not given.
             serde: The serializer; LangGraph's `JsonPlusSerializer` if not given.
+            hooks: Functions that are told of failovers, forks and a full journal.
             link: A link of your own that never suspends, for both faces; for
                 tests (`testing.MemoryLink`).
 
@@ -87,16 +88,11 @@ class ValkeySaver(BaseCheckpointSaver[str]):
             ConfigurationError: The settings, or the serializer, can't be used.
         """
         self.settings = settings or Settings.from_env()
-        self._links: tuple[BlockingLink | LoopLink, ...] = ()
-        if link is None:
-            blocking = BlockingLink(self.settings)
-            loops = LoopLink(self.settings, blocking)
-            self._links = (loops, blocking)
-            self._blocking: Link = Retrying(blocking, self.settings)
-            self._loops: Link = Retrying(loops, self.settings)
-        else:
-            self._blocking = self._loops = link
-        self._calls = _CallsUnderWay()
+        self._session = session = Session(self.settings, hooks, link)
+        self._blocking: Link = session.blocking
+        self._loops: Link = session.loops
+        self._calls = session.calls
+        self._window = session.window
         key = self.settings.digest_key
         self._digest_key = key.get_secret_value() if key is not None else None
         self._known = Known()
@@ -104,31 +100,47 @@ class ValkeySaver(BaseCheckpointSaver[str]):
         super().__init__(serde=serde or BaseCheckpointSaver.serde)
 
     @classmethod
-    def from_url(cls, url: str, *, serde: SerializerProtocol | None = None, **options: Any) -> Self:
+    def from_url(
+        cls,
+        url: str,
+        *,
+        serde: SerializerProtocol | None = None,
+        hooks: Hooks | None = None,
+        **options: Any,
+    ) -> Self:
         """Make a saver from a URL.
 
         Args:
             url: ``valkey://`` or, with TLS, ``valkeys://`` (``redis://`` and
                 ``rediss://`` mean the same); see `Settings.from_url`.
             serde: The serializer.
+            hooks: Functions that are told of failovers, forks and a full journal.
             **options: Fields of `Settings`, such as ``ttl_s``,
                 ``refresh_ttl_on_read``, ``key_prefix`` and ``digest_key``.
 
         Raises:
             ConfigurationError: The URL, an option or the serializer can't be used.
         """
-        return cls(Settings.from_url(url, **options), serde=serde)
+        return cls(Settings.from_url(url, **options), serde=serde, hooks=hooks)
 
     @classmethod
-    def over(cls, link: Link, *, serde: SerializerProtocol | None = None, **options: Any) -> Self:
+    def over(
+        cls,
+        link: Link,
+        *,
+        serde: SerializerProtocol | None = None,
+        hooks: Hooks | None = None,
+        **options: Any,
+    ) -> Self:
         """Make a saver over a link of your own, for both faces; for tests.
 
         Args:
             link: A link whose methods do not suspend (`testing.MemoryLink`).
             serde: The serializer.
+            hooks: Functions that are told of failovers, forks and a full journal.
             **options: Fields of `Settings`.
         """
-        return cls(Settings(**options), serde=serde, link=link)
+        return cls(Settings(**options), serde=serde, hooks=hooks, link=link)
 
     @property
     def serde(self) -> SerializerProtocol:
@@ -142,6 +154,7 @@ class ValkeySaver(BaseCheckpointSaver[str]):
             Codec(serde, self._digest_key),
             self._known,
             self._writer,
+            self._window,
             prefix=settings.key_prefix,
             ttl_ms=None if settings.ttl_s is None else max(1, round(settings.ttl_s * 1000)),
             slide_ttl_on_read=settings.refresh_ttl_on_read,
@@ -313,27 +326,58 @@ class ValkeySaver(BaseCheckpointSaver[str]):
         """
         return InMemorySaver.get_next_version(_VERSIONS, current, channel)
 
-    def close(self, drain_s: float = limits.CLOSE_DRAIN_S) -> None:
-        """Close the connections. May be called again.
+    def health(self) -> Health:
+        """What is not durable yet, how far behind shards are, and what failovers did."""
+        return self._window.health(time.monotonic())
+
+    def recover(self) -> RecoveryReport | None:
+        """Replay all that is journaled now. Never needed; safe at any time.
+
+        The monitor does it by itself after a failover.
+
+        Returns:
+            What came of it; None if nothing is journaled.
+        """
+        with self._calls:
+            return finish(tending.recover_all(self._window, self._blocking))
+
+    async def arecover(self) -> RecoveryReport | None:
+        """See `recover`."""
+        with self._calls:
+            return await tending.recover_all(self._window, self._loops)
+
+    def wait_durable(self, config: RunnableConfig, timeout_s: float) -> bool:
+        """Wait until what this process wrote to a thread can't be lost any more.
 
         Args:
-            drain_s: How long to wait for calls under way in other threads.
+            config: Names the thread.
+            timeout_s: For how long at most. With async durability it takes two lag
+                bounds, about 22 s, by the three conditions of the watermark.
+
+        Returns:
+            Whether it is durable; False after the timeout.
         """
-        deadline = time.monotonic() + drain_s
-        while self._calls.count and time.monotonic() < deadline:
-            time.sleep(limits.DRAIN_POLL_S)
-        self._close()
+        return finish(
+            tending.wait_durable(self._window, self._blocking, thread_in(config), timeout_s)
+        )
 
-    async def aclose(self, drain_s: float = limits.CLOSE_DRAIN_S) -> None:
+    async def await_durable(self, config: RunnableConfig, timeout_s: float) -> bool:
+        """See `wait_durable`."""
+        return await tending.wait_durable(self._window, self._loops, thread_in(config), timeout_s)
+
+    def close(self, drain_s: float | None = None) -> None:
+        """Close the connections, once what was written is durable. May be called again.
+
+        Args:
+            drain_s: How long to wait for calls under way in other threads, and for the
+                server to make durable what was written; 2.4 lag bounds if not given.
+                With a `spool_dir` give 0 to leave at once: the spool keeps it.
+        """
+        self._session.close(drain_s)
+
+    async def aclose(self, drain_s: float | None = None) -> None:
         """Close the connections; see `close`. Other tasks run meanwhile."""
-        deadline = time.monotonic() + drain_s
-        while self._calls.count and time.monotonic() < deadline:
-            await anyio.sleep(limits.DRAIN_POLL_S)
-        self._close()
-
-    def _close(self) -> None:
-        for link in self._links:
-            link.close()
+        await self._session.aclose(drain_s)
 
     def __enter__(self) -> Self:
         return self
@@ -368,24 +412,3 @@ AsyncValkeySaver = ValkeySaver
 
 _NO_THREAD: RunnableConfig = {"configurable": {"thread_id": ""}}
 _VERSIONS = InMemorySaver()
-
-
-class _CallsUnderWay:
-    """Counts the calls that have begun and not ended."""
-
-    def __init__(self) -> None:
-        self.after_fork()
-        renew_after_fork(self)
-
-    def after_fork(self) -> None:
-        """Begin anew: calls of the parent's threads don't end here."""
-        self.count = 0
-        self._lock = threading.Lock()
-
-    def __enter__(self) -> None:
-        with self._lock:
-            self.count += 1
-
-    def __exit__(self, *_: object) -> None:
-        with self._lock:
-            self.count -= 1

@@ -272,6 +272,19 @@ class Settings(ConnectionSettings):
             not see each other's threads.
         ttl_s: A thread expires this long after its last write; None keeps it.
         refresh_ttl_on_read: Reading a checkpoint puts the expiry off as well.
+        replay: Whether to keep what is not durable yet, and replay it after a failover.
+        lag_bound_s: By how much the log of a cluster with async durability may lag.
+        journal_bytes_max: How much of what is not durable yet is kept in memory.
+        spool_dir: A directory on a local disk where it is kept as well, so that it
+            outlives this process; one directory for one cluster and key prefix.
+        spool_bytes_max: How much of it this process may keep there.
+        replay_grace_s: For how long after a failover reads wait for what other
+            processes replay.
+        on_fork: Whether a fork is only reported, or raised by the next call on its
+            thread as well.
+        aws_replication_group: Id of the ElastiCache replication group, to ask AWS
+            which durability is in force; needs the extra ``aws``.
+        aws_region: Its region; that of the environment if not given.
         digest_key: 16 to 64 random bytes, the same in every process; needed with
             an encrypting serializer (see `codec`). A text stands for its UTF-8.
     """
@@ -279,4 +292,13 @@ class Settings(ConnectionSettings):
     key_prefix: str = Field(default="lgv", pattern=r"^[A-Za-z0-9_.:/-]+$")
     ttl_s: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     refresh_ttl_on_read: bool = False
+    replay: bool = True
+    lag_bound_s: float = Field(default=limits.LAG_BOUND_S, gt=0, le=3600)
+    journal_bytes_max: int = Field(default=limits.JOURNAL_BYTES_MAX, ge=1024 * 1024)
+    spool_dir: Path | None = None
+    spool_bytes_max: int = Field(default=limits.SPOOL_BYTES_MAX, ge=1024 * 1024)
+    replay_grace_s: float = Field(default=limits.REPLAY_GRACE_S, ge=0, le=60)
+    on_fork: Literal["report", "raise"] = "report"
+    aws_replication_group: str | None = None
+    aws_region: str | None = None
     digest_key: SecretBytes | None = None

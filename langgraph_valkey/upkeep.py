@@ -12,16 +12,18 @@ channels are of that kind is not stored; `_delta_chain` tells by their traces.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 
-from langgraph_valkey import limits, loading, operations
+from langgraph_valkey import limits, loading, operations, storing
 from langgraph_valkey.checkpoints import Checkpoints
 from langgraph_valkey.keys import namespace_of, to_text
 from langgraph_valkey.link import Call, Link
 from langgraph_valkey.listing import ancestry, grouped, metadata_of, threads
-from langgraph_valkey.operations import Standing, Status
+from langgraph_valkey.loss_window.journal import REMOVE
+from langgraph_valkey.operations import Answer, Standing, Status
 from langgraph_valkey.place import Place, place_of_thread
 from langgraph_valkey.stored import records, writes
+from langgraph_valkey.storing import Write
 
 
 async def copy_thread(core: Checkpoints, link: Link, source: str, target: str) -> None:
@@ -36,7 +38,7 @@ async def copy_thread(core: Checkpoints, link: Link, source: str, target: str) -
     async for items, chunks in core.pages(
         link, origin, "all", limit=limits.LIST_PAGE, ascending=True
     ):
-        copies: list[Callable[[Standing], Call]] = []
+        copies: list[Write] = []
         for raw_namespace, raw_id, record, _, pending in grouped(items, 5):
             at = goal._replace(namespace=namespace_of(raw_namespace), checkpoint_id=to_text(raw_id))
             digests = loading.parsed(core.codec, origin, at.checkpoint_id, record).digests
@@ -47,8 +49,8 @@ async def copy_thread(core: Checkpoints, link: Link, source: str, target: str) -
                 why = f"its chunk {gone[0]} is gone"
                 raise origin.corrupt(why, at.checkpoint_id, origin.keys.state)
             parts = [digest + chunks[digest] for digest in fresh]
-            copies.append(core.record_builder(at, record, parts))
-            copies += [core.writes_builder(at, writes.unstamped(stored)) for stored in pending]
+            copies.append(core.record_write(at, record, parts))
+            copies += [core.task_write(at, writes.unstamped(stored)) for stored in pending]
         await core.store_all(link, goal, copies)
 
 
@@ -158,17 +160,27 @@ async def _delta_chain(core: Checkpoints, link: Link, place: Place, checkpoint_i
 
 async def _remove(core: Checkpoints, link: Link, place: Place, gone: Sequence[str]) -> bool:
     """Remove checkpoints of one namespace; whether there were any."""
+
+    async def readmit(answer: Answer, standing: Standing) -> Standing:
+        if answer.status is not Status.UNORDERED:
+            core.require(place, answer)
+        await core.ask(link, place, operations.mend(place.keys))
+        return standing
+
     for at in range(0, len(gone), limits.REMOVE_PAGE):
         some = gone[at : at + limits.REMOVE_PAGE]
-        call = operations.remove(place.keys, place.namespace or "", some)
-        while (await core.ask(link, place, call)).status is Status.UNORDERED:
-            await core.ask(link, place, operations.mend(place.keys))
+
+        def build(_: Standing, primary: bytes, some: Sequence[str] = some) -> Call:
+            return operations.remove(place.keys, place.namespace or "", some, primary)
+
+        write = Write(core.writer.entry(), REMOVE, build, readmit)
+        await storing.store(core, link, place, write, core.known.standing(place.thread))
     return bool(gone)
 
 
 async def _sweep(core: Checkpoints, link: Link, place: Place) -> None:
     """Drop the chunks that no record refers to."""
-    answer = await core.ask(link, place, operations.open_sweep(place.keys))
+    answer = await core.read(link, place, operations.open_sweep(place.keys))
     if answer.status is not Status.OK:
         return
     used: set[bytes] = set()

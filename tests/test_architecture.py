@@ -32,14 +32,20 @@ LAYERS = [
     "link",
     "keys",
     *("stored", "stored.codec", "stored.pieces", "stored.records", "stored.writes"),
-    *("operations.answer", "operations.calls", "operations"),
-    *("place", "known", "drafts", "loading", "checkpoints", "listing", "upkeep"),
+    *("operations.answer", "operations.calls", "operations.replaying", "operations"),
+    *("loss_window", "loss_window.report", "loss_window.watermark", "loss_window.durability"),
+    *("loss_window.spool_file", "loss_window.spool_adoption", "loss_window.spool"),
+    *("loss_window.journal", "loss_window.shards", "loss_window.pulse", "loss_window.replay"),
+    *("loss_window.recovery", "loss_window.window", "loss_window.recovering"),
+    "loss_window.tending",
+    *("place", "known", "reads", "storing"),
+    *("drafts", "loading", "checkpoints", "listing", "upkeep"),
     *("settings", "retry"),
     *("glide", "glide.errors", "glide.clients", "glide.exchange", "glide.scan"),
     *("glide.lanes", "glide.link"),
     *("local.resp", "local.watchdog", "local.topology", "local.node", "local.health"),
     *("local.lifecycle", "local.proxy", "local.single", "local.cluster", "local"),
-    "saver",
+    *("aws", "telemetry", "monitor", "session", "saver"),
     *("testing.keyspace", "testing.commands", "testing.interpreter", "testing.memory_link"),
     "testing",
 ]
@@ -50,6 +56,9 @@ CORE = LAYERS[LAYERS.index("link") : LAYERS.index("upkeep") + 1]
 
 MAY_LOCK = {
     "stored.codec": "zstd contexts must not be shared between threads",
+    "loss_window.spool": "rows come from many threads",
+    "loss_window.spool_file": "SQLite is used from many threads",
+    "loss_window.window": "one saver serves many threads, and the monitor looks after it",
     "known": "one saver serves many threads, and they share what it knows",
 }
 """Core modules that may import `threading`, and why."""

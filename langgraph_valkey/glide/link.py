@@ -122,6 +122,11 @@ class BlockingLink:
         """A monotonic clock, in seconds."""
         return time.monotonic()
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether it was closed."""
+        return not self._finalizer.alive
+
     def close(self) -> None:
         """Close the connections; calls under way end first. May be called again."""
         self._finalizer()

@@ -45,7 +45,8 @@ class RecoveryReport:
         rewound: Threads that had lost something, restored or not.
         incomplete: Threads of which something was lost and can't be restored from
             here: run them again from their input.
-        uncovered: Entries that no longer stood in the journal, since it was full.
+        uncovered: Entries that the journal had had no room for: those could be asked
+            for, and not be restored.
         duration_s: From the first word of the new primary to the last replay.
     """
 

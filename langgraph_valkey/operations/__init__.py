@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from langgraph_valkey.operations.answer import Answer, Standing, Status, read
 from langgraph_valkey.operations.calls import (
+    ANYONE,
     Stored,
     chunks,
     close_sweep,
@@ -24,24 +25,41 @@ from langgraph_valkey.operations.calls import (
     remove,
     scan_sweep,
 )
+from langgraph_valkey.operations.replaying import (
+    Taken,
+    beat,
+    look,
+    named,
+    replay,
+    taken_apart,
+    without_payload,
+)
 
 __all__ = [
+    "ANYONE",
     "Answer",
     "Standing",
     "Status",
     "Stored",
+    "Taken",
+    "beat",
     "chunks",
     "close_sweep",
     "delete",
     "drop_chunks",
     "get",
     "history",
+    "look",
     "mend",
+    "named",
     "open_sweep",
     "page",
     "put",
     "put_writes",
     "read",
     "remove",
+    "replay",
     "scan_sweep",
+    "taken_apart",
+    "without_payload",
 ]

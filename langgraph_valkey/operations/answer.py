@@ -26,6 +26,10 @@ class Status(Enum):
     """The writer's thread was deleted."""
     ORPHAN = b"orphan"
     """The parent is gone, and the checkpoint can't be loaded without it."""
+    MOVED = b"moved"
+    """Another primary answers than the writer expected: it must replay first."""
+    REWOUND = b"rewound"
+    """The thread is behind what the writer was told of it."""
     CLOSED = b"closed"
     """The sweep ran out of time."""
 
@@ -37,11 +41,13 @@ class Standing(NamedTuple):
         nonce: The thread's mark, 16 bytes; zeros if there is none.
         gen: The stamp of its creation, 16 digits; zeros if there is none.
         stamp: The newest stamp seen: microseconds of the server's clock, 16 digits.
+        dead: The stamp of the deletion before its creation; zeros if there was none.
     """
 
     nonce: bytes = bytes(16)
     gen: bytes = b"0" * 16
     stamp: bytes = b"0" * 16
+    dead: bytes = b"0" * 16
 
     @property
     def exists(self) -> bool:
@@ -54,8 +60,8 @@ class Answer(NamedTuple):
 
     Attributes:
         status: How the operation ended.
-        identity: Which primary answered (its `master_replid`); empty where the
-            server does not tell.
+        identity: Which primary answered: its `master_replid`, or its node id where
+            that is hidden, 40 characters; empty where the server tells neither.
         standing: The thread as the server has it.
         rest: What else the script returned.
     """
@@ -72,5 +78,5 @@ _STATUS = {status.value: status for status in Status}
 def read(reply: list[Any]) -> Answer:
     """Take a reply apart."""
     status, identity, text = reply[:3]
-    standing = Standing(text[:16], text[16:32], text[32:48])
+    standing = Standing(text[:16], text[16:32], text[32:48], text[48:64])
     return Answer(_STATUS[status], identity, standing, reply[3:])

@@ -13,8 +13,11 @@ from langgraph_valkey.keys import ThreadKeys, namespace_field, to_bytes
 from langgraph_valkey.link import Call, Script
 from langgraph_valkey.operations.answer import Standing
 
+ANYONE = b"0" * 40
+"""In place of the primary that is expected: any will do."""
 
-class _Kind(NamedTuple):
+
+class Kind(NamedTuple):
     """What a script may do, and what it is put together from."""
 
     flags: str
@@ -23,34 +26,37 @@ class _Kind(NamedTuple):
     writes: bool
 
 
-_READS = _Kind("flags=no-writes", ("prelude",), 2, writes=False)
-_SLIDES = _Kind("flags=allow-oom", ("prelude",), 2, writes=True)
+READS = Kind("flags=no-writes", ("prelude",), 2, writes=False)
+_SLIDES = Kind("flags=allow-oom", ("prelude",), 2, writes=True)
 """A read that puts off the end of a thread: a full server must go on reading."""
 
-_STORES = _Kind("", ("prelude", "admit"), 3, writes=True)
-_CHANGES = _Kind("flags=allow-oom", ("prelude", "change"), 3, writes=True)
+_STORES = Kind("", ("prelude", "admit"), 3, writes=True)
+CHANGES = Kind("flags=allow-oom", ("prelude", "change"), 3, writes=True)
 """What frees memory must run when there is none left."""
 
 
 @cache
-def _script(name: str, kind: _Kind) -> Script:
+def script(name: str, kind: Kind) -> Script:
+    """A script with what it shares with others before it."""
     folder = files(__package__)
     parts = [(folder / f"{part}.lua").read_text("utf-8") for part in (*kind.parts, name)]
     return Script(name, f"#!lua {kind.flags}\n" + "\n".join(parts))
 
 
-def _call(
-    name: str, kind: _Kind, keys: ThreadKeys, args: list[bytes], size: int | None = None
+def call(
+    name: str, kind: Kind, keys: ThreadKeys, args: list[bytes], size: int | None = None
 ) -> Call:
+    """One execution of a script on a thread; `size` is that of its arguments if not given."""
     if size is None:
         size = sum(map(len, args))
     names = (keys.state, keys.index, keys.graves)[: kind.keys]
-    return Call(_script(name, kind), names, args, kind.writes, size, kind is not _SLIDES)
+    return Call(script(name, kind), names, args, kind.writes, size, kind is not _SLIDES)
 
 
 def _head(
     entry: bytes,
     standing: Standing,
+    primary: bytes,
     ttl_ms: int | None,
     trusted: bytes,
     flags: bytes,
@@ -60,12 +66,15 @@ def _head(
 ) -> bytes:
     """The first argument of what stores something (``admit.lua``)."""
     name, identifier = namespace_field(namespace), to_bytes(checkpoint_id)
-    return b"%b%b%b%b%016d%b%b%06d%06d%b%b%b" % (
+    return b"%b%b%b%b%016d%b%b%b%06d%06d%b%b%b" % (
         entry,
-        *standing,
+        standing.nonce,
+        standing.gen,
+        standing.stamp,
         ttl_ms or 0,
         trusted,
         flags,
+        primary,
         len(name),
         len(identifier),
         name,
@@ -104,6 +113,7 @@ def put(
     checkpoint_id: str,
     stored: Stored,
     standing: Standing,
+    primary: bytes = ANYONE,
 ) -> Call:
     """Store a checkpoint.
 
@@ -115,12 +125,12 @@ def put(
         checkpoint_id: Its id.
         stored: What is stored.
         standing: What the writer knows of the thread.
+        primary: Which primary is to take it; another one answers `Status.MOVED`.
     """
     flags = b"%d%d%d" % (stored.complete, stored.root, stored.leans)
-    head = _head(
-        entry, standing, ttl_ms, stored.trusted, flags, namespace, checkpoint_id, stored.record
-    )
-    return _call("put", _STORES, keys, [head, *stored.chunks])
+    where = namespace, checkpoint_id
+    head = _head(entry, standing, primary, ttl_ms, stored.trusted, flags, *where, stored.record)
+    return call("put", _STORES, keys, [head, *stored.chunks])
 
 
 def put_writes(
@@ -131,6 +141,7 @@ def put_writes(
     checkpoint_id: str,
     stored: bytes,
     standing: Standing,
+    primary: bytes = ANYONE,
 ) -> Call:
     """Store a task's writes on a checkpoint. Args are as of `put`.
 
@@ -138,8 +149,9 @@ def put_writes(
     may make it, since writes may come before their checkpoint.
     """
     flags = b"000" if standing.exists else b"100"
-    head = _head(entry, standing, ttl_ms, bytes(16), flags, namespace, checkpoint_id, stored)
-    return _call("put_writes", _STORES, keys, [head])
+    where = namespace, checkpoint_id
+    head = _head(entry, standing, primary, ttl_ms, bytes(16), flags, *where, stored)
+    return call("put_writes", _STORES, keys, [head])
 
 
 def get(
@@ -170,7 +182,7 @@ def get(
         identifier,
         to_bytes(believed),
     )
-    return _call("get", _SLIDES if slide_ttl_ms else _READS, keys, [head], size)
+    return call("get", _SLIDES if slide_ttl_ms else READS, keys, [head], size)
 
 
 def page(
@@ -205,36 +217,38 @@ def page(
         b"up" if ascending else b"down",
         b"%d" % limits.PAGE_BYTES,
     ]
-    return _call("page", _READS, keys, args)
+    return call("page", READS, keys, args)
 
 
 def history(keys: ThreadKeys, namespace: str, checkpoint_id: str, *, limit: int) -> Call:
     """Walk from a checkpoint (the head if the id is '') towards the root."""
     args = [namespace_field(namespace), to_bytes(checkpoint_id), b"%d" % limit]
     args.append(b"%d" % limits.PAGE_BYTES)
-    return _call("history", _READS, keys, args)
+    return call("history", READS, keys, args)
 
 
 def chunks(keys: ThreadKeys, digests: Sequence[bytes]) -> Call:
     """Read chunks."""
-    return _call("chunks", _READS, keys, list(digests))
+    return call("chunks", READS, keys, list(digests))
 
 
-def delete(keys: ThreadKeys, standing: Standing) -> Call:
+def delete(keys: ThreadKeys, standing: Standing, primary: bytes = ANYONE) -> Call:
     """Delete the thread, unless it is newer than what the caller knows of it."""
-    args = [b"%d" % limits.TOMBSTONE_TTL_MS, standing.stamp]
-    return _call("delete", _CHANGES, keys, args)
+    args = [b"%d" % limits.TOMBSTONE_TTL_MS, primary, standing.stamp]
+    return call("delete", CHANGES, keys, args)
 
 
-def remove(keys: ThreadKeys, namespace: str, checkpoint_ids: Sequence[str]) -> Call:
+def remove(
+    keys: ThreadKeys, namespace: str, checkpoint_ids: Sequence[str], primary: bytes = ANYONE
+) -> Call:
     """Remove checkpoints with their writes."""
-    args = [b"%d" % limits.TOMBSTONE_TTL_MS, namespace_field(namespace)]
-    return _call("remove", _CHANGES, keys, args + [to_bytes(i) for i in checkpoint_ids])
+    args = [b"%d" % limits.TOMBSTONE_TTL_MS, primary, namespace_field(namespace)]
+    return call("remove", CHANGES, keys, args + [to_bytes(i) for i in checkpoint_ids])
 
 
 def mend(keys: ThreadKeys) -> Call:
     """Make a lost index anew."""
-    return _call("mend", _CHANGES, keys, [])
+    return call("mend", CHANGES, keys, [])
 
 
 def open_sweep(keys: ThreadKeys) -> Call:
@@ -258,4 +272,4 @@ def close_sweep(keys: ThreadKeys) -> Call:
 
 
 def _sweep(keys: ThreadKeys, step: bytes, *args: bytes) -> Call:
-    return _call("sweep", _CHANGES, keys, [step, b"%d" % limits.SWEEP_MS, *args])
+    return call("sweep", CHANGES, keys, [step, b"%d" % limits.SWEEP_MS, *args])

@@ -1,7 +1,7 @@
 -- Read one checkpoint with its chunks and writes.
 -- ARGV  1 ttl in ms to slide(16, 0 for none) length of namespace(6) and of id(6)
 --         namespace, id ('' for the head), the id the head is believed to have
--- Reply: id, record, entries of its writes, {chunks, writes}
+-- Reply: id, record, entries of its writes, {chunks, writes}, the thread's deadline
 
 local HEAD = ARGV[1]
 local ns_end = 28 + tonumber(sub(HEAD, 17, 22))
@@ -26,4 +26,4 @@ if not record then return reply('none', m) end
 local ttl_ms = tonumber(sub(HEAD, 1, 16))
 if ttl_ms > 0 then expire(ttl_ms) end
 return reply('ok', m, id, record, entries,
-  hmget(writes_of(entries, digests_of(record, 'c', {}))))
+  hmget(writes_of(entries, digests_of(record, 'c', {}))), call('PEXPIRETIME', STATE))

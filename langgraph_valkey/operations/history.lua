@@ -1,7 +1,8 @@
 -- Walk from a checkpoint towards the root, a page at a time.
 -- ARGV  1 namespace, 2 id ('' for the head), 3 page size, 4 bytes of a page
 -- Reply: the id to go on from ('' at the end); {id, record, entries} of each, the
---        first being the checkpoint itself; {writes of all of them}
+--        first being the checkpoint itself; {writes of all of them}; the thread's
+--        deadline
 
 local found = call('HMGET', STATE, 'm', 'H' .. ARGV[1])
 local m, id = whole(found[1]), ARGV[2]
@@ -22,7 +23,7 @@ end
 while id ~= '' do
   if walked == tonumber(ARGV[3]) or bytes >= tonumber(ARGV[4]) then
     fetch()
-    return reply('ok', m, id, out, writes)
+    return reply('ok', m, id, out, writes, call('PEXPIRETIME', STATE))
   end
   local at = ARGV[1] .. '\0' .. id
   local here = call('HMGET', STATE, 'r' .. at, 'x' .. at)
@@ -36,4 +37,4 @@ while id ~= '' do
   id = parent_of(record)
 end
 fetch()
-return reply('ok', m, '', out, writes)
+return reply('ok', m, '', out, writes, call('PEXPIRETIME', STATE))

@@ -82,7 +82,7 @@ local function members(ordinal, behind, many)
   return call('ZREVRANGEBYLEX', INDEX, high, low, 'LIMIT', 0, many)
 end
 
-local from, to = tonumber(ARGV[3], 16), tonumber(sub(m, 49, 54), 16)
+local from, to = tonumber(ARGV[3], 16), tonumber(sub(m, 65, 70), 16)
 if ARGV[2] ~= '*' then
   local h = call('HGET', STATE, 'H' .. sub(ARGV[2], 2))
   if not h then return finish('', '') end

@@ -1,8 +1,9 @@
 -- What every script of a thread shares.
 --
 -- KEYS   1 state, 2 index, 3 graves (see keys.py); readers are given the first two
--- state  'm'                nonce(16) gen(16) stamp(16) namespaces(6) scarred(1)
+-- state  'm'                nonce(16) gen(16) stamp(16) dead(16) namespaces(6) scarred(1)
 --        'H'namespace       ordinal(6) head
+--        'p'namespace       the head, if a replay set it and no put has moved it since
 --        'O'ordinal         namespace
 --        'r'namespace\0id   record             'c'digest  chunk
 --        'x'namespace\0id   entry(16)*         'w'entry   stamp(16) writes
@@ -11,7 +12,8 @@
 --        '\1' how many sweeps are open, '\2' until when they are honoured,
 --        '\3'digest  a chunk they must keep (score -1)
 --        A thread is scarred once a checkpoint was removed or a sweep opened, so
---        that nobody need look there before.
+--        that nobody need look there before. Dead is the deletion that was known
+--        when it was made, so that whoever knows the thread knows of it, too.
 --
 -- An entry is the writer and sequence number of a call; a nonce is the entry that
 -- made the thread. Stamps are microseconds of the server's clock in 16 digits,
@@ -22,6 +24,28 @@ local STATE, INDEX, GRAVES = KEYS[1], KEYS[2], KEYS[3]
 local call, sub, byte, format = redis.call, string.sub, string.byte, string.format
 local MOST = 1000 -- arguments of one command: Lua's stack ends at 8000
 local HEADER = 27
+local NEVER = '0000000000000000'
+local NOBODY = string.rep('\0', 16)
+local ANYONE = string.rep('0', 40)
+
+-- Which primary this is: its replication id, which each failover changes, or its
+-- node id where that is hidden.
+local INFO = redis.pcall('INFO', 'replication')
+local ME = ''
+if type(INFO) == 'string' then
+  local at = string.find(INFO, 'master_replid:', 1, true)
+  ME = at and sub(INFO, at + 14, at + 53) or ''
+end
+if ME == '' then
+  local id = redis.pcall('CLUSTER', 'MYID')
+  ME = type(id) == 'string' and id or ''
+end
+
+-- Whether the caller takes another primary for this one. What it then sends must
+-- wait until it has replayed what the change may have cost.
+local function moved(expected)
+  return expected ~= ANYONE and ME ~= '' and ME ~= expected
+end
 
 local function clock()
   local t = call('TIME')
@@ -29,27 +53,38 @@ local function clock()
 end
 
 local function whole(m)
-  if m and (#m ~= 55 or string.find(m, '%X', 17)) then error('CORRUPT identity of the thread') end
+  if m and (#m ~= 71 or string.find(m, '%X', 17)) then error('CORRUPT identity of the thread') end
   return m
 end
 
--- Every reply begins so. Which primary answers is told by its replication id: a
--- failover changes it, whatever else the reply says.
+-- Every reply begins so.
 local function reply(status, m, ...)
-  local info, at = redis.pcall('INFO', 'replication'), nil
-  if type(info) == 'string' then at = string.find(info, 'master_replid:', 1, true) end
-  return {status, at and sub(info, at + 14, at + 53) or '', m, ...}
+  return {status, ME, m, ...}
 end
 
 -- The identity of a thread that is not there, at a stamp.
 local function nothing(stamp)
-  return string.rep('\0', 16) .. format('%032.0f0000000', stamp)
+  return NOBODY .. format('%032.0f%023d', stamp, 0)
 end
 
 -- An index that bears a nonce had a thread, which did not expire with it.
 local function absent()
   if #call('ZRANGEBYLEX', INDEX, '[!', '("', 'LIMIT', 0, 1) > 0 then return reply('torn', nothing(0)) end
   return reply('none', nothing(clock()))
+end
+
+-- Byte order. Lua's < on strings follows the server's locale.
+local function above(a, b)
+  for i = 1, math.max(#a, #b), 8 do
+    local x, y = sub(a, i, i + 7), sub(b, i, i + 7)
+    if x ~= y then
+      for j = 1, 8 do
+        local p, q = byte(x, j) or -1, byte(y, j) or -1
+        if p ~= q then return p > q end
+      end
+    end
+  end
+  return false
 end
 
 -- A record begins: format(1) entry(16) parent length(2) digests(4)
@@ -97,4 +132,5 @@ local function expire(ttl_ms)
   local at = format('%.0f', math.floor(clock() / 1000) + ttl_ms)
   call('PEXPIREAT', STATE, at)
   call('PEXPIREAT', INDEX, at)
+  return at
 end

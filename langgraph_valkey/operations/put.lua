@@ -3,20 +3,7 @@
 -- If the parent is the one the writer knows, what is not sent stands in it.
 -- Complete: everything the record refers to is sent. Leans: it can't be loaded
 -- without its ancestors.
-
--- Byte order. Lua's < on strings follows the server's locale.
-local function above(a, b)
-  for i = 1, math.max(#a, #b), 8 do
-    local x, y = sub(a, i, i + 7), sub(b, i, i + 7)
-    if x ~= y then
-      for j = 1, 8 do
-        local p, q = byte(x, j) or -1, byte(y, j) or -1
-        if p ~= q then return p > q end
-      end
-    end
-  end
-  return false
-end
+-- Reply: the deadline, and the head before, unless that was the parent.
 
 -- What the record refers to, is not sent and is not there.
 local function missing(record, sweeping)
@@ -42,7 +29,7 @@ local m, fields, ordinal, head, parent, here = admit('r' .. NS .. '\0' .. parent
 if not m then return fields end
 
 if LEANS and not parent and parent_of(record) ~= '' then return reply('orphan', m) end
-local sweeping = sub(m, 55) == '1' and call('ZSCORE', GRAVES, '\1')
+local sweeping = sub(m, 71) == '1' and call('ZSCORE', GRAVES, '\1')
 if sweeping or not parent or sub(parent, 2, 17) ~= TRUSTED then
   local lacking = missing(record, sweeping)
   if #lacking > 0 then return reply('missing', m, lacking) end
@@ -66,4 +53,4 @@ if head == '' or above(ID, head) then
   fields[n + 2] = ordinal .. ID
 end
 if not here then call('ZADD', INDEX, 0, '=' .. ordinal .. ID) end
-return store(m, fields)
+return store(m, fields, head ~= parent_of(record) and head or '')

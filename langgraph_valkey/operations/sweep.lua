@@ -27,8 +27,7 @@ elseif not open[1] then
   return reply('closed', t.text)
 end
 call('ZADD', GRAVES, format('%.0f', now + ARGV[2] * 1000), '\2')
-call('PEXPIRE', GRAVES, ARGV[2], 'NX')
-call('PEXPIRE', GRAVES, ARGV[2], 'GT')
+remember(ARGV[2])
 
 if step == 'scan' then
   local page = call('HSCAN', STATE, ARGV[3], 'MATCH', 'c*', 'COUNT', MOST, 'NOVALUES')

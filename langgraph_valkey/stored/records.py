@@ -196,6 +196,13 @@ def parent_id(raw: bytes) -> str:
     return to_text(raw[_HEADER.size : _HEADER.size + size])
 
 
+def digests_of(raw: bytes) -> list[bytes]:
+    """The chunks it refers to, without taking the record apart."""
+    _, _, parent_size, many, _ = _HEADER.unpack_from(raw)
+    at, size = _HEADER.size + parent_size, limits.DIGEST_BYTES
+    return [raw[i : i + size] for i in range(at, at + many * size, size)]
+
+
 def load_metadata(codec: Codec, stored: bytes) -> dict[str, Any]:
     """The metadata of a record.
 

@@ -53,6 +53,11 @@ def unstamped(stored: bytes) -> bytes:
     return stored[_STAMP:]
 
 
+def stamp_of(stored: bytes) -> bytes:
+    """The server's stamp on it, 16 digits."""
+    return stored[:_STAMP]
+
+
 def may_mention(stored: bytes | None, channels: Collection[bytes]) -> bool:
     """Whether a call may have written to one of these channels; False is certain."""
     if stored is None or not is_plain(stored[_BEGIN:]):
@@ -65,7 +70,8 @@ def merge(codec: Codec, entries: bytes, stored: Sequence[bytes | None]) -> list[
 
     An ordinary write of a task stays as it first came; a special one (error,
     interrupt, resume, scheduled) is replaced by a later one, except by an older
-    call of the same writer that comes late.
+    call of the same writer that comes late. What came first is told by the server's
+    stamps: a replay restores them, and not the order of arrival.
 
     Args:
         codec: The saver's.
@@ -81,8 +87,9 @@ def merge(codec: Codec, entries: bytes, stored: Sequence[bytes | None]) -> list[
             return found  # One task's, in the order of their numbers.
     cells: dict[tuple[str, int], Write] = {}
     newest: dict[tuple[str, int, bytes], bytes] = {}
-    for number, raw in enumerate(stored):
-        entry = entries[16 * number : 16 * number + 16]
+    came = sorted(range(len(stored)), key=lambda number: (stored[number] or b"")[:_STAMP])
+    for number in came:
+        raw, entry = stored[number], entries[16 * number : 16 * number + 16]
         for write in parse(codec, entry, raw):
             cell = (write.task_id, write.idx)
             if write.idx >= 0:

@@ -1,0 +1,307 @@
+"""The journal: what was sent and read, until it is known to be durable.
+
+An *entry* is one write as it was sent (the arguments of its call, already
+serialized), or one read as the write that would store what was read: what a
+process builds upon must come back with what it built. Entries are written ahead:
+they stand here before they are sent, so that an acknowledgement is never without
+its entry. Each has two stamps. `sent_wall_s` never changes, and tells how old the
+entry is; `acked_s` says since when the primary named by `identity` has had it,
+and is set again by a replay. The watermark of that primary trims by it.
+
+Bounded in bytes and entries. When it is full the oldest go: onto disk where there
+is a spool, else they are *uncovered*, which is counted and told.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import ormsgpack
+
+from langgraph_valkey import limits
+from langgraph_valkey.loss_window.spool import Spool
+from langgraph_valkey.loss_window.spool_file import Row
+from langgraph_valkey.operations import Standing, without_payload
+
+PUT, WRITES, REMOVE, DELETE = b"P", b"W", b"R", b"D"
+
+
+class Entry:
+    """A write, from before it was sent until it is durable.
+
+    Attributes:
+        number: Writer and sequence number, 16 bytes.
+        kind: `PUT`, `WRITES`, `REMOVE` or `DELETE`.
+        thread: The thread's name.
+        slot: Its hash slot.
+        args: The arguments of the call; None while they are only in the spool.
+        size: Bytes it takes up here, roughly.
+        sent_wall_s: When it was first sent, on this machine's clock.
+        acked_s: Since when the primary has had it; None while it is on its way.
+        identity: That primary.
+        sure: It was acknowledged; else its outcome is not known.
+        standing: The thread, by the acknowledgement, or by what was known before.
+        deadline_ms: When the thread then was to expire, on the server's clock; 0 for
+            never.
+        is_read: It was read, not written.
+        bare: Its payload was given up: it can be asked for, and no more.
+        serial: Its number in the spool; 0 if it is not there.
+    """
+
+    __slots__ = (
+        "acked_s", "args", "bare", "deadline_ms", "identity", "is_read", "kind", "number",
+        "sent_wall_s", "serial", "size", "slot", "standing", "sure", "thread",
+    )  # fmt: skip
+
+    def __init__(
+        self, number: bytes, kind: bytes, thread: str, slot: int, args: list[bytes],
+        size: int, standing: Standing,
+    ) -> None:  # fmt: skip
+        self.number = number
+        self.kind = kind
+        self.thread = thread
+        self.slot = slot
+        self.args: list[bytes] | None = args
+        self.size = size
+        self.sent_wall_s = time.time()
+        self.acked_s: float | None = None
+        self.identity = b""
+        self.sure = False
+        self.standing = standing
+        self.deadline_ms = 0
+        self.is_read = False
+        self.bare = False
+        self.serial = 0
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether all of it is held in memory."""
+        return self.args is not None and not self.bare
+
+
+@dataclass(slots=True)
+class OfThread:
+    """What the journal holds of one thread.
+
+    Attributes:
+        entries: In the order in which they were sent, by their numbers.
+        heads: In each namespace (as it is stored), ids that were its head once and
+            are not of an entry here.
+    """
+
+    entries: dict[bytes, Entry] = field(default_factory=dict)
+    heads: dict[bytes, dict[bytes, None]] = field(default_factory=dict)
+
+    def saw(self, namespace: bytes, checkpoint_id: bytes) -> None:
+        """Note a head, so that a replay may move on from it."""
+        seen = self.heads.setdefault(namespace, {})
+        seen[checkpoint_id] = None
+        if len(seen) > limits.SEEN_MOST:
+            del seen[next(iter(seen))]
+
+
+class Journal:
+    """The entries of one process; whoever calls it holds the lock of its owner.
+
+    Args:
+        bytes_max: Bytes it may hold in memory.
+        spool: Where entries are kept on disk as well, if anywhere.
+
+    Attributes:
+        bytes: Bytes held in memory.
+        uncovered: How many entries could not be kept until they were durable.
+    """
+
+    def __init__(self, bytes_max: int, spool: Spool | None = None) -> None:
+        self.spool = spool
+        self._bytes_max = bytes_max
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget everything: a forked child's journal begins empty."""
+        self.threads: dict[str, OfThread] = {}
+        self.bytes = 0
+        self.uncovered = 0
+        self.bytes_of: Counter[bytes] = Counter()
+        self.entries_of: Counter[bytes] = Counter()
+        self._by_age: dict[bytes, deque[tuple[float, Entry]]] = {}
+        self._in_memory: deque[Entry] = deque()
+        self._reads: deque[Entry] = deque()
+        self._read_bytes = 0
+        self._serial = 0
+
+    @property
+    def is_full(self) -> bool:
+        """Whether something has to leave memory."""
+        return (
+            self.bytes > self._bytes_max
+            or len(self) > limits.JOURNAL_ENTRIES_MAX
+            or self._read_bytes > self._bytes_max // limits.READS_SHARE
+        )
+
+    def __len__(self) -> int:
+        return sum(self.entries_of.values())
+
+    # --- what happens to an entry ------------------------------------------------
+
+    def sent(self, entry: Entry) -> Entry:
+        """An entry is about to be sent; when it is sent again, the one that is here."""
+        of_thread = self.threads.get(entry.thread)
+        if of_thread is None:
+            of_thread = self.threads[entry.thread] = OfThread()
+        here = of_thread.entries.setdefault(entry.number, entry)
+        if here is not entry and here.acked_s is None:
+            here.args, here.size, here.standing = entry.args, entry.size, entry.standing
+        return here
+
+    def acked(
+        self, entry: Entry, identity: bytes, standing: Standing, now_s: float, *, sure: bool = True
+    ) -> None:
+        """The primary has it, or (not `sure`) may have it."""
+        entry.sure = sure
+        entry.standing = standing
+        if entry.acked_s is None:
+            entry.acked_s, entry.identity = now_s, identity
+            self.bytes += entry.size
+            self.bytes_of[identity] += entry.size
+            self.entries_of[identity] += 1
+            if self.spool is not None and not entry.is_read:
+                self._put_in_spool(entry, self.spool)
+            if entry.is_read:
+                self._reads.append(entry)
+                self._read_bytes += entry.size
+            elif entry.kind in (PUT, WRITES):  # The others are small.
+                self._in_memory.append(entry)
+        else:
+            self._of(entry.identity, -1, entry)
+            entry.acked_s, entry.identity = now_s, identity
+            self._of(identity, 1, entry)
+        by_age = self._by_age.get(identity)
+        if by_age is None:
+            by_age = self._by_age[identity] = deque()
+        by_age.append((now_s, entry))
+
+    def _of(self, identity: bytes, sign: int, entry: Entry) -> None:
+        self.entries_of[identity] += sign
+        if entry.in_memory:
+            self.bytes_of[identity] += sign * entry.size
+
+    def read(self, entry: Entry, identity: bytes, now_s: float) -> None:
+        """Something of another writer was read, as the write that would store it."""
+        of_thread = self.threads.get(entry.thread)
+        if of_thread is None or entry.number not in of_thread.entries:
+            entry.is_read = True
+            self.sent(entry)
+            self.acked(entry, identity, entry.standing, now_s)
+
+    def drop(self, entry: Entry) -> None:
+        """It is durable, or not wanted any more."""
+        of_thread = self.threads.get(entry.thread)
+        if of_thread is None or of_thread.entries.pop(entry.number, None) is None:
+            return
+        if not of_thread.entries:
+            del self.threads[entry.thread]
+        if entry.acked_s is not None:
+            self._of(entry.identity, -1, entry)
+            if entry.in_memory:
+                self.bytes -= entry.size
+                if entry.is_read:
+                    self._read_bytes -= entry.size
+        entry.acked_s = None
+
+    def forget_thread(self, thread: str) -> None:
+        """The thread was deleted by this process: keep nothing of its state."""
+        of_thread = self.threads.get(thread)
+        if of_thread is None:
+            return
+        for entry in list(of_thread.entries.values()):
+            if entry.kind != DELETE:
+                self.drop(entry)
+        if self.spool is not None:
+            self.spool.forget(thread)
+
+    # --- bounds --------------------------------------------------------------------
+
+    def trim(self, durable_s: Callable[[Entry], float]) -> None:
+        """Drop what is durable.
+
+        Args:
+            durable_s: Up to when acknowledgements like this entry's are durable.
+        """
+        gone: list[Entry] = []
+        for by_age in self._by_age.values():
+            while by_age:
+                acked_s, entry = by_age[0]
+                if entry.acked_s == acked_s:  # Else dropped, or replayed since.
+                    if acked_s > durable_s(entry):
+                        break
+                    gone.append(entry)
+                by_age.popleft()
+        for entry in gone:
+            self.drop(entry)
+        for line in (self._reads, self._in_memory):
+            while line and line[0].acked_s is None:
+                line.popleft()
+        if self.spool is not None:
+            self.spool.discard(entry.serial for entry in gone if entry.serial)
+
+    def make_room(self) -> int:
+        """Bring it back within its bounds; how many entries are uncovered by that."""
+        before = self.uncovered
+        while self._reads and self._read_bytes > self._bytes_max // limits.READS_SHARE:
+            self._give_up(self._reads.popleft())
+        while self.bytes > self._bytes_max or len(self) > limits.JOURNAL_ENTRIES_MAX:
+            if not self._in_memory:
+                break
+            self._give_up(self._in_memory.popleft())
+        return self.uncovered - before
+
+    def _give_up(self, entry: Entry) -> None:
+        """Let go of what it carries: the spool has it, or else it is uncovered."""
+        if entry.acked_s is None or not entry.in_memory:
+            return
+        self._of(entry.identity, -1, entry)
+        self.bytes -= entry.size
+        if entry.is_read:
+            self._read_bytes -= entry.size
+        if entry.serial:
+            entry.args = None
+        else:
+            assert entry.args is not None
+            entry.args, entry.bare = [without_payload(entry.args[0])], True
+            self.uncovered += not entry.is_read
+        self._of(entry.identity, 1, entry)
+        if len(self) > limits.JOURNAL_ENTRIES_MAX:
+            self.drop(entry)
+
+    # --- the spool -----------------------------------------------------------------
+
+    def _put_in_spool(self, entry: Entry, spool: Spool) -> None:
+        self._serial += 1
+        row = Row(self._serial, entry.thread, entry.sent_wall_s, packed(entry))
+        entry.serial = self._serial if spool.add(row) else 0
+
+    def load(self, entries: Iterable[Entry]) -> None:
+        """Read back the arguments of those that are in the spool alone."""
+        absent = {entry.serial: entry for entry in entries if entry.args is None}
+        if absent and self.spool is not None:
+            for row in self.spool.rows(list(absent)):
+                absent[row.serial].args = unpacked(row).args
+
+
+def packed(entry: Entry) -> bytes:
+    """An entry for the spool."""
+    about = entry.number, entry.kind, entry.slot, entry.args, entry.deadline_ms, entry.sure
+    return ormsgpack.packb((*about, *entry.standing))
+
+
+def unpacked(row: Row) -> Entry:
+    """The inverse of `packed`."""
+    number, kind, slot, args, deadline_ms, sure, *standing = ormsgpack.unpackb(row.body)
+    size = sum(map(len, args))
+    entry = Entry(number, kind, row.thread, slot, args, size, Standing(*standing))
+    entry.sent_wall_s, entry.deadline_ms, entry.sure = row.first_sent_s, deadline_ms, sure
+    return entry

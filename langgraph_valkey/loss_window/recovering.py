@@ -1,0 +1,116 @@
+"""Replaying threads over a link: one at a time in the way of a call, or all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from langgraph_valkey import limits, operations
+from langgraph_valkey.keys import ThreadKeys
+from langgraph_valkey.link import Link
+from langgraph_valkey.loss_window.replay import ThreadReplay
+from langgraph_valkey.loss_window.report import RecoveryReport
+from langgraph_valkey.loss_window.shards import Heard
+from langgraph_valkey.loss_window.window import LossWindow
+from langgraph_valkey.operations import Answer, Standing, Status
+
+_ABSENT = (Status.NONE, Status.TORN)
+
+
+async def replay_thread(
+    window: LossWindow, link: Link, thread: str, *, force: bool = False
+) -> ThreadReplay | None:
+    """Replay what is journaled of a thread; None if there is nothing to be replayed.
+
+    Args:
+        window: The saver's.
+        link: Over which.
+        thread: The thread's name.
+        force: Also what the present primary itself has acknowledged.
+    """
+    for _ in range(limits.REPLAY_TRIES):
+        replay = window.replay_of(thread, force=force)
+        if replay is None:
+            return None
+        await _run(window, link, [replay])
+        if replay.moved_to is None:
+            return replay
+    return None
+
+
+async def _run(window: LossWindow, link: Link, replays: Sequence[ThreadReplay]) -> None:
+    """Replay threads side by side, page by page."""
+    active = list(replays)
+    while active:
+        asked = [(replay, call) for replay in active if (call := replay.next()) is not None]
+        replies = await link.send([call for _, call in asked]) if asked else []
+        for (replay, _), reply in zip(asked, replies, strict=True):
+            answer = operations.read(reply)
+            now_s = link.now()
+            window.heard(replay.keys, answer.identity, now_s)
+            replay.take(answer)
+            window.confirmed(replay, answer.identity, now_s)
+        going_on = [replay for replay, _ in asked if replay.moved_to is None]
+        for replay in active:
+            if replay not in going_on:
+                window.replayed(replay)
+        active = going_on
+
+
+async def recover(window: LossWindow, link: Link, *, force: bool = False) -> list[RecoveryReport]:
+    """Replay all threads of which something may have been lost, the active ones first.
+
+    Args:
+        window: The saver's.
+        link: Over which.
+        force: Replay all that is journaled, whether or not a primary was replaced.
+    """
+    threads = window.everything() if force else window.behind()
+    for at in range(0, len(threads), limits.REPLAY_THREADS):
+        some = threads[at : at + limits.REPLAY_THREADS]
+        replays = [window.replay_of(thread, force=force) for thread in some]
+        await _run(window, link, [replay for replay in replays if replay is not None])
+    return [] if window.behind() else window.recovered(link.now())
+
+
+async def not_yet(
+    window: LossWindow,
+    link: Link,
+    thread: str,
+    keys: ThreadKeys,
+    answer: Answer,
+    known: Standing,
+    tries: int,
+) -> bool:
+    """Whether what was read must not be returned yet, but asked for again.
+
+    Args:
+        window: The saver's.
+        link: Over which it was read.
+        thread: The thread's name.
+        keys: Its keys.
+        answer: What was read.
+        known: The thread as this process knew it before.
+        tries: How often it was asked for before.
+    """
+    now_s = link.now()
+    heard = window.heard(keys, answer.identity, now_s)
+    if heard is Heard.FORMER:
+        await link.sleep(limits.FORMER_PAUSE_S)
+        return True
+    if window.is_recovering:
+        if await replay_thread(window, link, thread) is not None:
+            return True
+        wait_s = window.waits_until_s(thread, answer.identity) - now_s
+        if wait_s > 0:
+            await link.sleep(wait_s)
+            return True
+    elif window.waits_until_s(thread, answer.identity) > now_s:
+        await link.sleep(window.waits_until_s(thread, answer.identity) - now_s)
+        return True
+    if tries or not window.holds(thread):
+        return False
+    behind = answer.standing.gen == known.gen and answer.standing.stamp < known.stamp
+    if (behind and known.exists) or answer.status in _ABSENT:
+        replay = await replay_thread(window, link, thread, force=True)
+        return replay is not None and replay.outcome.replayed > 0
+    return False

@@ -1,0 +1,269 @@
+"""Replay: joining a thread's entries into what a primary has of it.
+
+A join, not a repetition: the script looks at each entry and says what became of it,
+so a replay may be done at any time, by several processes, twice, in any order, and
+in the middle of live traffic. No marker is asked which writes survived, since a
+marker that is read after new writes came in tells nothing.
+
+A thread goes in pages, each one script call of a few milliseconds; `next` gives the
+call of a page and `take` its answer, so that the pages of many threads can travel
+side by side. An entry whose chunks are not there goes once more, with all of its
+chunks that the journal holds anywhere: another process may have removed the
+checkpoint that brought them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+
+from langgraph_valkey import limits, operations
+from langgraph_valkey.keys import ThreadKeys, namespace_of, to_text
+from langgraph_valkey.link import Call
+from langgraph_valkey.loss_window.journal import DELETE, PUT, REMOVE, WRITES, Entry, OfThread
+from langgraph_valkey.loss_window.report import Fork
+from langgraph_valkey.operations import Answer, Standing, Status, taken_apart
+from langgraph_valkey.stored import records
+
+STORED, THERE, DELETED, EXPIRED, MISSING = b"stdxm"
+NEVER = Standing().gen
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of a thread's entries; counts are of entries.
+
+    Attributes:
+        replayed: Had been acknowledged, were lost, and are there again.
+        already_there: Were not lost.
+        deleted: Were deleted meanwhile.
+        expired: Have expired.
+        lost: Had been acknowledged, were lost, and can't be restored.
+        uncovered: Could only be asked for.
+        forks: The last of each namespace.
+    """
+
+    replayed: int = 0
+    already_there: int = 0
+    deleted: int = 0
+    expired: int = 0
+    lost: int = 0
+    uncovered: int = 0
+    forks: dict[str, Fork] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _Page:
+    standing: Standing
+    deadline_ms: int
+    entries: list[Entry] = field(default_factory=list)
+    items: list[bytes] = field(default_factory=list)
+    size: int = 0
+
+    def add(self, entry: Entry, items: Sequence[bytes]) -> None:
+        # Once for each verdict to come.
+        self.entries += [entry for item in items if item[:1] != b"C"]
+        self.items += items
+        self.size += sum(map(len, items))
+
+    @property
+    def is_full(self) -> bool:
+        return (
+            self.size >= limits.REPLAY_PAGE_BYTES or len(self.entries) >= limits.REPLAY_PAGE_ENTRIES
+        )
+
+
+class ThreadReplay:
+    """One thread on its way.
+
+    Args:
+        thread: The thread's name.
+        keys: Its keys.
+        held: What the journal holds of it.
+        entries: Those to be replayed, in the order in which they were sent.
+        primary: Which primary is to take them; `operations.ANYONE` for any.
+
+    Attributes:
+        outcome: What became of the entries so far.
+        settled: Entries that are there, by the primary that said so.
+        unwanted: Entries that were deleted or have expired.
+        standing: The thread as the server has it now.
+        moved_to: The primary that answered instead of the expected one, if one did.
+    """
+
+    def __init__(
+        self,
+        thread: str,
+        keys: ThreadKeys,
+        held: OfThread,
+        entries: Sequence[Entry],
+        primary: bytes,
+    ) -> None:
+        self.thread = thread
+        self.keys = keys
+        self.outcome = Outcome()
+        self.settled: list[Entry] = []
+        self.unwanted: list[Entry] = []
+        self.standing = Standing()
+        self.moved_to: bytes | None = None
+        self._primary = primary
+        self._deadlines_ms: dict[bytes, int] = {}
+        for entry in held.entries.values():
+            gen = entry.standing.gen
+            self._deadlines_ms[gen] = max(entry.deadline_ms, self._deadlines_ms.get(gen, 0))
+        self._seen = [
+            b"S" + operations.named(namespace, checkpoint_id)
+            for namespace, heads in held.heads.items()
+            for checkpoint_id in heads
+        ]
+        self._all = [entry for entry in held.entries.values() if entry.args]
+        self._pages = self._pages_of([entry for entry in entries if entry.args])
+        self._page: _Page | None = None
+        self._missing: list[Entry] = []
+        self._last_try = False
+
+    def next(self) -> Call | None:
+        """The call of the next page; None after the last."""
+        if self.moved_to is not None:
+            return None
+        self._page = next(self._pages, None)
+        if self._page is None and self._missing and not self._last_try:
+            self._last_try = True
+            self._pages = self._whole_pages(self._missing)
+            self._page = next(self._pages, None)
+        page = self._page
+        if page is None:
+            return None
+        return operations.replay(
+            self.keys,
+            self._primary,
+            page.standing,
+            page.deadline_ms,
+            self._seen + _with_tips(page.items),
+        )
+
+    def take(self, answer: Answer) -> None:
+        """Take note of what became of the page."""
+        page = self._page
+        assert page is not None
+        if answer.status is Status.MOVED:
+            self.moved_to = answer.identity
+            return
+        self.standing = answer.standing
+        verdicts, forks = answer.rest
+        for entry, verdict in zip(page.entries, verdicts, strict=True):
+            self._judge(entry, verdict)
+        for at in range(0, len(forks), 3):
+            namespace, head, branch = (forks[at], *map(to_text, forks[at + 1 : at + 3]))
+            name = namespace_of(namespace)
+            self.outcome.forks[name] = Fork(self.thread, name, head, branch)
+
+    def _judge(self, entry: Entry, verdict: int) -> None:
+        outcome = self.outcome
+        outcome.uncovered += entry.bare
+        if verdict in (DELETED, EXPIRED):
+            self.unwanted.append(entry)
+            outcome.deleted += verdict == DELETED
+            outcome.expired += verdict == EXPIRED
+        elif verdict == MISSING:
+            if self._last_try or entry.bare:
+                outcome.lost += entry.sure
+            else:
+                self._missing.append(entry)
+        else:
+            self.settled.append(entry)
+            # One whose outcome was never known is no loss of the server's.
+            outcome.replayed += verdict == STORED and entry.sure
+            outcome.already_there += verdict == THERE
+
+    # --- pages -----------------------------------------------------------------
+
+    def _pages_of(self, entries: Sequence[Entry]) -> Iterator[_Page]:
+        for _, alike in groupby(entries, _kinship):
+            page: _Page | None = None
+            for entry in alike:
+                if page is not None and page.is_full:
+                    yield page
+                    page = None
+                page = page or self._page_for(entry)
+                page.standing = _newest(page.standing, entry.standing)
+                page.add(entry, _items(entry))
+            if page is not None:
+                yield page
+
+    def _whole_pages(self, entries: Sequence[Entry]) -> Iterator[_Page]:
+        """A page for each, with all its chunks that are held anywhere."""
+        chunks = {
+            chunk[: limits.DIGEST_BYTES]: chunk
+            for entry in self._all
+            if entry.kind == PUT and not entry.bare
+            for chunk in (entry.args or ())[1:]
+        }
+        for entry in entries:
+            assert entry.args is not None
+            record = taken_apart(entry.args[0]).payload
+            needed = [chunks[d] for d in records.digests_of(record) if d in chunks]
+            page = self._page_for(entry)
+            page.add(entry, [*(b"C" + chunk for chunk in needed), _items(entry)[-1]])
+            yield page
+
+    def _page_for(self, entry: Entry) -> _Page:
+        gen = entry.standing.gen
+        deadline_ms = self._deadlines_ms.get(gen, 0)
+        if not deadline_ms and not entry.sure and entry.kind in (PUT, WRITES) and entry.args:
+            ttl_ms = taken_apart(entry.args[0]).ttl_ms
+            deadline_ms = ttl_ms and round(entry.sent_wall_s * 1000) + ttl_ms
+        return _Page(entry.standing, deadline_ms)
+
+
+def _kinship(entry: Entry) -> tuple[bytes, ...]:
+    """Entries for which this is equal may go in one call."""
+    standing = entry.standing
+    if entry.kind == DELETE:
+        return (entry.number,)
+    if standing.gen == NEVER:
+        return (NEVER, standing.stamp)
+    return (standing.gen, standing.dead, standing.nonce)
+
+
+def _newest(one: Standing, other: Standing) -> Standing:
+    return other if other.stamp > one.stamp else one
+
+
+def _items(entry: Entry) -> list[bytes]:
+    """An entry as ``replay.lua`` takes it."""
+    assert entry.args is not None
+    stamp = entry.standing.stamp
+    if entry.kind == DELETE:
+        return [b"D" + stamp]
+    if entry.kind == REMOVE:
+        namespace, *ids = entry.args
+        return [b"R" + stamp + operations.named(namespace, each) for each in ids]
+    head, *chunks = entry.args
+    taken = taken_apart(head)
+    if entry.kind == WRITES:
+        return [b"".join((b"W", stamp, taken.entry, taken.name, taken.payload))]
+    put = b"".join((b"P", stamp, b"0", taken.name, taken.payload))
+    return [*(b"C" + chunk for chunk in chunks), put]
+
+
+_TIP_AT, _NAME_AT = 17, 18
+
+
+def _with_tips(items: Sequence[bytes]) -> list[bytes]:
+    """The items, with a mark on the highest id put in each namespace."""
+    tips: dict[bytes, tuple[bytes, int]] = {}
+    for index, item in enumerate(items):
+        if item[:1] == PUT:
+            name = item[_NAME_AT : _NAME_AT + 12]
+            middle = _NAME_AT + 12 + int(name[:6])
+            namespace, checkpoint_id = item[_NAME_AT + 12 : middle], item[middle:]
+            checkpoint_id = checkpoint_id[: int(name[6:])]
+            if checkpoint_id >= tips.get(namespace, (b"", 0))[0]:
+                tips[namespace] = checkpoint_id, index
+    marked = list(items)
+    for _, index in tips.values():
+        item = marked[index]
+        marked[index] = item[:_TIP_AT] + b"1" + item[_TIP_AT + 1 :]
+    return marked

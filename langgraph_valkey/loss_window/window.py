@@ -1,0 +1,468 @@
+"""The loss window of one saver: journal, watermarks, shards and replay put together.
+
+Whoever talks to the server hands each answer to `heard` and each write to `sending`
+and `taken`; in return they learn whether they must do something first. What has to
+be done beside the calls, by the monitor or by whoever has the time, is `tend`.
+
+Order is what keeps it simple: a call names the primary it expects, and another one
+refuses it. So after a failover this process stores nothing before it has replayed
+the thread concerned, and returns nothing it has read before that either. Replay
+does not need this order (it is a join); users do, since a truthful "no such thread"
+from a new primary must not begin a conversation anew.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from langgraph_valkey import limits
+from langgraph_valkey.errors import ForkDetected, WriteRejected
+from langgraph_valkey.fork import renew_after_fork
+from langgraph_valkey.keys import ThreadKeys, thread_keys
+from langgraph_valkey.loss_window.durability import Rule
+from langgraph_valkey.loss_window.journal import DELETE, Entry, Journal
+from langgraph_valkey.loss_window.pulse import Pulse
+from langgraph_valkey.loss_window.recovery import Recovery
+from langgraph_valkey.loss_window.replay import NEVER, ThreadReplay
+from langgraph_valkey.loss_window.report import Fork, Health, Hooks, RecoveryReport, ShardHealth
+from langgraph_valkey.loss_window.shards import Heard, Shard, Shards
+from langgraph_valkey.loss_window.spool import Spool
+from langgraph_valkey.loss_window.watermark import NOTHING_YET
+from langgraph_valkey.operations import Answer, Standing
+
+_log = logging.getLogger("langgraph_valkey")
+
+ADOPTED = b"adopted"
+"""In place of a primary: entries that are taken over have to be replayed first."""
+
+
+class LossWindow:
+    """What this process must not forget yet; safe to use from many threads.
+
+    Args:
+        prefix: What all keys begin with.
+        rule: By which writes become durable.
+        bytes_max: Bytes the journal may hold in memory.
+        grace_s: For how long after a promotion reads wait for other processes.
+        raises_forks: Whether the next call on a thread that forked raises it.
+        hooks: Who is told.
+        spool: Where the journal is kept on disk as well, if anywhere.
+
+    Attributes:
+        wake: Called when a monitor should look after it, soon.
+        in_trouble: A shard did not answer when it was last asked.
+    """
+
+    def __init__(
+        self,
+        prefix: str,
+        rule: Rule,
+        *,
+        bytes_max: int = limits.JOURNAL_BYTES_MAX,
+        grace_s: float = limits.REPLAY_GRACE_S,
+        raises_forks: bool = False,
+        hooks: Hooks | None = None,
+        spool: Spool | None = None,
+    ) -> None:
+        self.rule = rule
+        self.spool = spool
+        self.hooks = hooks or Hooks()
+        self.wake: Callable[[], None] = lambda: None
+        self._prefix = prefix
+        self._grace_s = grace_s
+        self._raises_forks = raises_forks
+        self._journal = Journal(bytes_max, spool)
+        self.bytes_max = bytes_max
+        self._begin()
+        renew_after_fork(self)
+
+    def _begin(self) -> None:
+        self._lock = threading.Lock()
+        self._shards = Shards()
+        self._open: dict[bytes, Recovery] = {}
+        self._reports: dict[bytes, RecoveryReport] = {}
+        self._recoveries = 0
+        self._pulse = Pulse()
+        self._forked: dict[str, Fork] = {}
+        self._is_full, self._told_uncovered = False, 0
+        self.in_trouble = False
+        self.is_watched = False
+        self.adopted_s = NOTHING_YET
+
+    def after_fork(self) -> None:
+        """Begin anew: what the parent wrote is the parent's to keep."""
+        self._begin()
+        self._journal.clear()
+
+    # --- around each call --------------------------------------------------------
+
+    def primary_of(self, keys: ThreadKeys) -> bytes:
+        """Which primary a call on these keys is meant for."""
+        return self._shards.primary_of(keys.slot)
+
+    def heard(self, keys: ThreadKeys, identity: bytes, now_s: float) -> Heard:
+        """Take note of which primary answered."""
+        if not identity or self._shards.primary_of(keys.slot) == identity:
+            return Heard.CURRENT
+        with self._lock:
+            before = self._shards.primary_of(keys.slot)
+            heard = self._shards.heard(keys, identity, now_s)
+            if heard is Heard.CHANGED:
+                self.rule.replaced(before)
+                self._pulse.replaced(before)
+                self._open.setdefault(identity, Recovery(identity, now_s))
+        if heard is Heard.CHANGED:
+            self.wake()
+        return heard
+
+    def sending(
+        self, number: bytes, kind: bytes, thread: str, keys: ThreadKeys,
+        args: list[bytes], size: int, standing: Standing,
+    ) -> Entry | None:  # fmt: skip
+        """Write ahead: a write is about to be sent. None if nothing is journaled."""
+        if not self.rule.journals:
+            return None
+        entry = Entry(number, kind, thread, keys.slot, args, size, standing)
+        with self._lock:
+            entry = self._journal.sent(entry)
+        if not self.is_watched:
+            self.is_watched = True
+            self.wake()
+        return entry
+
+    def taken(
+        self, entry: Entry | None, answer: Answer, sent_s: float, now_s: float,
+        *, deadline: bytes = b"", head: tuple[bytes, bytes] | None = None,
+    ) -> None:  # fmt: skip
+        """The write was acknowledged.
+
+        Args:
+            entry: As `sending` gave it.
+            answer: The acknowledgement.
+            sent_s: When it was sent first.
+            now_s: When the acknowledgement came.
+            deadline: The thread's new deadline in ms, if it was moved.
+            head: A namespace, as it is stored, and what was its head before.
+        """
+        if entry is None:
+            return
+        identity = answer.identity
+        with self._lock:
+            self.rule.accepted(identity, sent_s, now_s)
+            self._pulse.accepted(identity, now_s)
+            if deadline:
+                entry.deadline_ms = int(deadline)
+            journal = self._journal
+            standing = answer.standing
+            if entry.kind == DELETE:
+                journal.forget_thread(entry.thread)
+                # The answer is what comes after the deletion.
+                standing = standing._replace(stamp=b"%016d" % (int(standing.stamp) - 1))
+            journal.acked(entry, identity, standing, now_s)
+            if head is not None and head[1] and entry.thread in journal.threads:
+                journal.threads[entry.thread].saw(*head)
+            full = journal.is_full
+        if full:
+            self._make_room()
+
+    def refused(self, entry: Entry | None) -> None:
+        """The write was not applied, and will not be."""
+        if entry is not None and entry.acked_s is None:
+            with self._lock:
+                self._journal.drop(entry)
+
+    def unknown(self, entry: Entry | None, keys: ThreadKeys, now_s: float) -> None:
+        """The write was given up; it may have been applied."""
+        if entry is not None and entry.acked_s is None:
+            with self._lock:
+                primary = self._shards.primary_of(keys.slot)
+                self._journal.acked(entry, primary, entry.standing, now_s, sure=False)
+
+    def read(
+        self, thread: str, keys: ThreadKeys, answer: Answer, deadline_ms: int, now_s: float,
+        found: Sequence[tuple[bytes, bytes, list[bytes], bytes]],
+    ) -> None:  # fmt: skip
+        """What other writers stored was read, and may be built upon.
+
+        Args:
+            thread: The thread's name.
+            keys: Its keys.
+            answer: The answer that held it.
+            deadline_ms: When the thread expires, on the server's clock; 0 for never.
+            now_s: When it came.
+            found: Number, kind, and arguments of the call that would store it; and
+                its stamp, or b"" for the thread's.
+        """
+        with self._lock:
+            for number, kind, args, stamp in found:
+                standing = answer.standing
+                if stamp:
+                    standing = standing._replace(stamp=stamp)
+                size = sum(map(len, args))
+                entry = Entry(number, kind, thread, keys.slot, args, size, standing)
+                entry.deadline_ms = deadline_ms
+                self._journal.read(entry, answer.identity, now_s)
+            full = self._journal.is_full
+        if full:
+            self._make_room()
+
+    def saw_head(self, thread: str, namespace: bytes, checkpoint_id: bytes) -> None:
+        """A head was read, so a replay may move on from it."""
+        held = self._journal.threads.get(thread)
+        if held is not None:
+            with self._lock:
+                held.saw(namespace, checkpoint_id)
+
+    def failed(self, slot: int, error: Exception, now_s: float) -> None:
+        """A try failed: a hint to look at the shard, and no more."""
+        if isinstance(error, WriteRejected):
+            with self._lock:
+                self._pulse.rejected(self._shards.primary_of(slot), now_s)
+        if not self.in_trouble:
+            self.in_trouble = True
+            self.wake()
+
+    def _make_room(self) -> None:
+        with self._lock:
+            self._journal.make_room()
+            uncovered, was_full = self._journal.uncovered, self._is_full
+            self._is_full = uncovered > self._told_uncovered
+        if self._is_full and not was_full:
+            _log.warning(
+                "the journal is full (%d bytes): what does not fit can't be replayed after a "
+                "failover. Raise journal_bytes_max, or set spool_dir.", self.bytes_max
+            )  # fmt: skip
+            self.tell(self.hooks.on_uncovered, uncovered)
+
+    def trim(self, now_s: float) -> None:
+        """Drop what is durable by now."""
+        primary_of, durable_s = self._shards.primary_of, self.rule.durable_s
+
+        def durable(entry: Entry) -> float:
+            # After a slot has moved, what its former owner kept says nothing of it.
+            if primary_of(entry.slot) != entry.identity:
+                return NOTHING_YET
+            return durable_s(entry.identity, now_s)
+
+        with self._lock:
+            self._journal.trim(durable)
+            if self._is_full and not self._journal.is_full:
+                self._is_full, self._told_uncovered = False, self._journal.uncovered
+
+    # --- what a replay needs -------------------------------------------------------
+
+    @property
+    def is_recovering(self) -> bool:
+        """Whether a primary was replaced, and not all is replayed yet."""
+        return bool(self._open)
+
+    def waits_until_s(self, thread: str, identity: bytes) -> float:
+        """Until when reads of a thread wait for the replays of other processes."""
+        if thread in self._journal.threads:
+            return NOTHING_YET
+        return self._shards.taken_over_s(identity) + self._grace_s
+
+    def holds(self, thread: str) -> bool:
+        """Whether anything of the thread is journaled."""
+        return thread in self._journal.threads
+
+    def replay_of(self, thread: str, *, force: bool = False) -> ThreadReplay | None:
+        """The replay of a thread, if there is anything to be replayed.
+
+        Args:
+            thread: The thread's name.
+            force: Also what the present primary itself has acknowledged.
+        """
+        keys = thread_keys(self._prefix, thread)
+        with self._lock:
+            held = self._journal.threads.get(thread)
+            primary = self._shards.primary_of(keys.slot)
+            entries = [
+                entry
+                for entry in (held.entries.values() if held is not None else ())
+                if entry.acked_s is not None and (force or entry.identity != primary)
+            ]
+            if held is None or not entries:
+                return None
+            self._journal.load(held.entries.values())
+            return ThreadReplay(thread, keys, held, entries, primary)
+
+    def behind(self) -> list[str]:
+        """Threads with entries that their present primary has not confirmed; newest first."""
+        primary_of = self._shards.primary_of
+        with self._lock:
+            found = {
+                thread: max(entry.acked_s or 0.0 for entry in held.entries.values())
+                for thread, held in self._journal.threads.items()
+                if any(
+                    entry.acked_s is not None and entry.identity != primary_of(entry.slot)
+                    for entry in held.entries.values()
+                )
+            }
+        return sorted(found, key=found.__getitem__, reverse=True)
+
+    def everything(self) -> list[str]:
+        """Each thread of which something is journaled."""
+        with self._lock:
+            return list(self._journal.threads)
+
+    def confirmed(self, done: ThreadReplay, identity: bytes, now_s: float) -> None:
+        """A page of a thread was replayed, to this primary."""
+        settled, done.settled = done.settled, []
+        unwanted, done.unwanted = done.unwanted, []
+        with self._lock:
+            for entry in settled:
+                if entry.acked_s is not None:
+                    gen = done.standing.gen if entry.standing.gen == NEVER else entry.standing.gen
+                    standing = entry.standing._replace(gen=gen)
+                    self._journal.acked(entry, identity, standing, now_s)
+            for entry in unwanted:
+                self._journal.drop(entry)
+
+    def replayed(self, done: ThreadReplay) -> None:
+        """A thread was replayed as far as it could be."""
+        identity = self._shards.primary_of(done.keys.slot)
+        with self._lock:
+            recovery = self._open.get(identity)
+            if recovery is not None:
+                recovery.add(done.thread, done.outcome)
+            if self._raises_forks and done.outcome.forks:
+                self._forked[done.thread] = next(reversed(done.outcome.forks.values()))
+        for fork in done.outcome.forks.values():
+            self.tell(self.hooks.on_fork, fork)
+
+    def begin_recovery(self, now_s: float) -> None:
+        """Someone asks for a replay of all there is."""
+        with self._lock:
+            for identity, _ in self._shards:
+                self._open.setdefault(identity, Recovery(identity, now_s))
+
+    def incomplete(self, thread: str, identity: bytes, now_s: float) -> None:
+        """Something of the thread is lost that this process does not have."""
+        with self._lock:
+            recovery = self._open.setdefault(identity, Recovery(identity, now_s))
+            recovery.give_up(thread)
+
+    def recovered(self, now_s: float) -> list[RecoveryReport]:
+        """All that had to be replayed has been: what came of it."""
+        with self._lock:
+            reports = [recovery.report(now_s) for recovery in self._open.values()]
+            self._reports.update(zip(self._open, reports, strict=True))
+            self._recoveries += len(reports)
+            self._open.clear()
+        for report in reports:
+            lost = report.replayed or report.incomplete
+            _log.log(
+                logging.WARNING if lost else logging.INFO,
+                "another primary answers (%s): %d entries had been lost and were replayed, %d were "
+                "there, %d threads can't be restored from here, %d forks; %.1f s",
+                report.shard, report.replayed, report.already_there, len(report.incomplete),
+                len(report.forks), report.duration_s,
+            )  # fmt: skip
+            self.tell(self.hooks.on_rewind, report)
+        return reports
+
+    def raise_fork(self, thread: str) -> None:
+        """Raise once if the thread has forked, where that is wanted.
+
+        Raises:
+            ForkDetected: It has.
+        """
+        fork = self._forked.pop(thread, None) if self._forked else None
+        if fork is not None:
+            raise ForkDetected(
+                f"thread {thread!r} has two branches since a failover, and both are kept: go on "
+                "from one of them by its checkpoint_id, or call again to go on from the head",
+                thread_id=thread,
+                checkpoint_ids=(fork.head, fork.branch),
+            )
+
+    # --- what a monitor needs --------------------------------------------------------
+
+    def shards(self) -> list[Shard]:
+        """The primaries this process knows, and how each is reached."""
+        with self._lock:
+            return list(self._shards)
+
+    def needs_beat(self, identity: bytes, now_s: float) -> bool:
+        """Whether its watermark stands still for want of writes."""
+        if self.rule.asks_replicas or not self._journal.entries_of[identity]:
+            return False
+        return self._pulse.idle_s(identity, now_s) >= self.rule.beat_s
+
+    def needs_look(self, identity: bytes, now_s: float) -> bool:
+        """Whether it has been silent for long, or has to tell how far its replicas are."""
+        if self.rule.is_open or self.in_trouble:
+            return True
+        if self.rule.asks_replicas and self._journal.entries_of[identity]:
+            return True
+        return self._pulse.silent_s(identity, now_s) >= limits.PROBE_S
+
+    def beaten(self, identity: bytes, sent_s: float, now_s: float) -> None:
+        """A heartbeat was accepted."""
+        with self._lock:
+            self.rule.accepted(identity, sent_s, now_s)
+            self._pulse.accepted(identity, now_s)
+
+    def looked(self, identity: bytes, asked_s: float, info: str, system: str) -> None:
+        """A primary told about itself."""
+        with self._lock:
+            self.rule.looked(identity, asked_s, info, system)
+            self._pulse.heard(identity, asked_s)
+
+    def is_durable(self, thread: str | None = None) -> bool:
+        """Whether nothing is journaled any more, of a thread or of all."""
+        if thread is not None:
+            return thread not in self._journal.threads
+        return not self._journal.threads
+
+    def is_hopeless(self) -> bool:
+        """Whether what is journaled will never be durable, by the kind of server."""
+        with self._lock:
+            there = [identity for identity, many in self._journal.entries_of.items() if many]
+            return bool(there) and all(self.rule.is_alone(identity) for identity in there)
+
+    def adopt(self, entry: Entry, now_s: float) -> None:
+        """Take over an entry of a process that is gone."""
+        with self._lock:
+            if self._journal.sent(entry) is entry:
+                self._journal.acked(entry, ADOPTED, entry.standing, now_s, sure=entry.sure)
+
+    def health(self, now_s: float) -> Health:
+        """All of it, for people."""
+        with self._lock:
+            journal, rule = self._journal, self.rule
+            shards = []
+            for identity, _ in self._shards:
+                durable_s = rule.durable_s(identity, now_s)
+                shards.append(
+                    ShardHealth(
+                        identity=identity.decode(),
+                        watermark_age_s=None if durable_s == NOTHING_YET else now_s - durable_s,
+                        journal_entries=journal.entries_of[identity],
+                        journal_bytes=journal.bytes_of[identity],
+                        rejecting_s=self._pulse.rejecting_s(identity, now_s),
+                        lag_s=rule.lag_s(identity),
+                        last_recovery=self._reports.get(identity),
+                    )
+                )
+            return Health(
+                durability=rule.durability,
+                durability_from=rule.source,
+                shards=tuple(shards),
+                journal_entries=len(journal),
+                journal_bytes=journal.bytes,
+                uncovered=journal.uncovered,
+                recoveries=self._recoveries,
+            )
+
+    def tell(self, hook: Callable[[Any], None] | None, what: Any) -> None:
+        """Call a hook; what it raises is logged, and harms nothing else."""
+        if hook is not None:
+            try:
+                hook(what)
+            except Exception:  # noqa: BLE001 - it is the user's
+                _log.exception("a hook of the loss window failed")

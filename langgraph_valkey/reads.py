@@ -1,0 +1,77 @@
+"""What is read may be built upon, so it is journaled, too.
+
+A checkpoint that another process stored is kept as the write that would store it,
+under the number under which that process did. What this process wrote itself
+already stands in its journal, or is durable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from langgraph_valkey import operations
+from langgraph_valkey.keys import namespace_field, to_text
+from langgraph_valkey.loss_window.journal import PUT, WRITES
+from langgraph_valkey.loss_window.window import LossWindow
+from langgraph_valkey.operations import Answer, Stored
+from langgraph_valkey.place import Place
+from langgraph_valkey.stored import records, writes
+
+
+class Found(NamedTuple):
+    """A checkpoint as the server gave it.
+
+    Attributes:
+        checkpoint_id: Its id.
+        record: Its record.
+        chunks: Its chunks by digest, without those this process has read before.
+        entries: The numbers of its writes, 16 bytes each.
+        writes: Those.
+    """
+
+    checkpoint_id: bytes
+    record: bytes
+    chunks: Mapping[bytes, bytes | None]
+    entries: bytes
+    writes: Sequence[bytes | None]
+
+
+def note(
+    window: LossWindow, writer: bytes, place: Place, answer: Answer, deadline_ms: int,
+    namespace: str, found: Sequence[Found], now_s: float,
+) -> None:  # fmt: skip
+    """Journal what others stored of that which was read.
+
+    Args:
+        window: The saver's.
+        writer: This process, as its entries name it.
+        place: The thread.
+        answer: What was read.
+        deadline_ms: When the thread expires, on the server's clock; not positive for
+            never.
+        namespace: The checkpoints' namespace.
+        found: The checkpoints, the head first.
+        now_s: When the answer came.
+    """
+    if not window.rule.journals:
+        return
+    foreign: list[tuple[bytes, bytes, list[bytes], bytes]] = []
+    for one in found:
+        at = to_text(one.checkpoint_id)
+        number = records.entry_of(one.record)
+        if number[:8] != writer:
+            chunks = [digest + chunk for digest, chunk in one.chunks.items() if chunk is not None]
+            stored = Stored(one.record, chunks, bytes(16), complete=True, root=True, leans=False)
+            call = operations.put(place.keys, number, None, namespace, at, stored, answer.standing)
+            foreign.append((number, PUT, call.args, b""))
+        for index, stored_writes in enumerate(one.writes):
+            number = one.entries[16 * index : 16 * index + 16]
+            if number[:8] != writer and stored_writes is not None:
+                payload = writes.unstamped(stored_writes)
+                where = place.keys, number, None, namespace, at
+                call = operations.put_writes(*where, payload, answer.standing)
+                foreign.append((number, WRITES, call.args, writes.stamp_of(stored_writes)))
+    if foreign:
+        window.read(place.thread, place.keys, answer, max(0, deadline_ms), now_s, foreign)
+        window.saw_head(place.thread, namespace_field(namespace), found[0].checkpoint_id)

@@ -1,0 +1,201 @@
+"""Storing: sending a write until the server has taken it, and keeping it until it is durable.
+
+A write is journaled before it is sent. It names the primary it is meant for, so
+another one refuses it; what this process knows of the thread is then replayed
+first, and the write sent again under the same number. It counts as acknowledged
+only if the primary that took it is still the one that is known: one that was
+replaced and does not know it yet acknowledges, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import NamedTuple, Protocol
+
+from langgraph_valkey import limits, operations
+from langgraph_valkey.errors import (
+    ConfigurationError,
+    CorruptState,
+    StoreFull,
+    Unreachable,
+    WriteRejected,
+)
+from langgraph_valkey.known import Known
+from langgraph_valkey.link import Call, Link
+from langgraph_valkey.loss_window.journal import DELETE, PUT, REMOVE, WRITES, Entry
+from langgraph_valkey.loss_window.recovering import replay_thread
+from langgraph_valkey.loss_window.shards import Heard
+from langgraph_valkey.loss_window.window import LossWindow
+from langgraph_valkey.operations import Answer, Standing, Status
+from langgraph_valkey.place import Place
+
+_ATTEMPTS = 4
+"""How often a write is built anew. Each refusal rules itself out for the next try,
+so more than this means that others keep deleting the thread."""
+
+_KEPT_FROM = {PUT: 0, WRITES: 0, REMOVE: 2, DELETE: 3}
+"""From which argument on a call is journaled."""
+
+_NOT_APPLIED = (ConfigurationError, CorruptState, StoreFull, Unreachable, WriteRejected)
+_LOST = (Status.RESEND, Status.ORPHAN, Status.REWOUND)
+"""Statuses by which a thread may have lost something that is journaled."""
+
+
+class Write(NamedTuple):
+    """A write that can be sent again.
+
+    Attributes:
+        number: Writer and sequence number.
+        kind: Its kind in the journal.
+        build: Makes its call, given a standing and the primary it is meant for.
+        readmit: Gives the standing with which to ask again after a refusal, or raises.
+        namespace: Of a checkpoint: its namespace, as it is stored.
+    """
+
+    number: bytes
+    kind: bytes
+    build: Callable[[Standing, bytes], Call]
+    readmit: Callable[[Answer, Standing], Awaitable[Standing]]
+    namespace: bytes = b""
+
+
+class Asker(Protocol):
+    """What sends calls: `Checkpoints`."""
+
+    known: Known
+    window: LossWindow
+
+    async def ask(self, link: Link, place: Place, call: Call) -> Answer:
+        """Send one call and read its answer."""
+        ...
+
+
+async def store(core: Asker, link: Link, place: Place, write: Write, standing: Standing) -> Answer:
+    """Send a write until it is taken.
+
+    Args:
+        core: The saver's.
+        link: Over which.
+        place: The thread.
+        write: The write.
+        standing: What is known of the thread.
+
+    Returns:
+        The acknowledgement, or the answer that there is no such thread.
+    """
+    window = core.window
+    window.raise_fork(place.thread)
+    is_replayed = False
+    attempts = 0
+    while attempts < _ATTEMPTS:
+        call = write.build(standing, window.primary_of(place.keys))
+        entry = _journaled(window, place, write, call, standing)
+        sent_s = link.now()
+        try:
+            answer = await _ask_patiently(core, link, place, call, standing)
+        except _NOT_APPLIED:
+            window.refused(entry)
+            raise
+        except BaseException:
+            window.unknown(entry, place.keys, link.now())
+            raise
+        now_s = link.now()
+        heard = window.heard(place.keys, answer.identity, now_s)
+        if heard is Heard.FORMER:
+            await link.sleep(limits.FORMER_PAUSE_S)
+        elif answer.status is Status.OK:
+            _taken(window, entry, write, answer, sent_s, now_s)
+            return answer
+        elif answer.status is Status.MOVED:
+            await replay_thread(window, link, place.thread)
+        elif answer.status in _LOST and not is_replayed and window.holds(place.thread):
+            is_replayed = True
+            await replay_thread(window, link, place.thread, force=True)
+        elif answer.status is Status.REWOUND:
+            # What was lost is not this process's to restore; the put brings its own state.
+            window.incomplete(place.thread, answer.identity, now_s)
+            core.known.forget(place.thread)
+            standing = answer.standing
+        else:
+            window.refused(entry)
+            if answer.status is Status.NONE:
+                return answer
+            attempts += 1
+            standing = await write.readmit(answer, standing)
+    raise Unreachable(
+        f"thread {place.thread!r} kept changing under this write, which was not stored: call again"
+    )
+
+
+def _journaled(
+    window: LossWindow, place: Place, write: Write, call: Call, standing: Standing
+) -> Entry | None:
+    args = call.args[_KEPT_FROM[write.kind] :]
+    where = place.thread, place.keys
+    return window.sending(write.number, write.kind, *where, args, call.size, standing)
+
+
+def _taken(
+    window: LossWindow,
+    entry: Entry | None,
+    write: Write,
+    answer: Answer,
+    sent_s: float,
+    now_s: float,
+) -> None:
+    if write.kind in (PUT, WRITES):
+        head = (write.namespace, answer.rest[1]) if write.kind == PUT else None
+        window.taken(entry, answer, sent_s, now_s, deadline=answer.rest[0], head=head)
+    else:
+        window.taken(entry, answer, sent_s, now_s)
+
+
+async def _ask_patiently(
+    core: Asker, link: Link, place: Place, call: Call, standing: Standing
+) -> Answer:
+    """Ask for a write that may be ahead of its thread's root.
+
+    LangGraph stores writes, and a subgraph's checkpoints, beside the put of the
+    root. Where the thread was deleted before, only the root may begin it anew.
+    """
+    pause_s = limits.ROOT_PAUSE_FIRST_S
+    while True:
+        answer = await core.ask(link, place, call)
+        if answer.status is not Status.DELETED or standing.gen != Standing().gen:
+            return answer
+        if pause_s > limits.ROOT_PAUSE_MOST_S:
+            return answer
+        await link.sleep(pause_s)
+        pause_s *= 2
+
+
+async def store_together(
+    core: Asker, link: Link, place: Place, writes: Sequence[Write], standing: Standing
+) -> None:
+    """Send writes of one thread in one go; what is not taken at once goes by itself."""
+    if not writes:
+        return
+    window = core.window
+    primary = window.primary_of(place.keys)
+    calls = [write.build(standing, primary) for write in writes]
+    entries = [
+        _journaled(window, place, write, call, standing)
+        for write, call in zip(writes, calls, strict=True)
+    ]
+    largest = max(call.size for call in calls)
+    for call in calls:
+        call.size = largest  # One connection: others would overtake each other.
+    sent_s = link.now()
+    try:
+        replies = await link.send(calls)
+    except BaseException:
+        for entry in entries:
+            window.unknown(entry, place.keys, link.now())
+        raise
+    for write, entry, reply in zip(writes, entries, replies, strict=True):
+        answer, now_s = operations.read(reply), link.now()
+        heard = window.heard(place.keys, answer.identity, now_s)
+        if answer.status is Status.OK and heard is not Heard.FORMER:
+            _taken(window, entry, write, answer, sent_s, now_s)
+        else:
+            await store(core, link, place, write, standing)
