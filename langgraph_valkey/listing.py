@@ -184,11 +184,13 @@ async def _note(core: Checkpoints, link: Link, place: Place, answer: Answer) -> 
     """Journal what others stored of a line of ancestors, with its chunks."""
     _, items, values, deadline_ms = answer.rest
     foreign = [
-        record
-        for _, record, _ in grouped(items, 3)
+        loading.parsed(core.codec, place, to_text(raw_id), record)
+        for raw_id, record, _ in grouped(items, 3)
         if core.window.rule.journals and records.entry_of(record)[:8] != core.writer.name
     ]
-    digests = list({digest for record in foreign for digest in records.digests_of(record)})
+    if not foreign:
+        return
+    digests = list({digest for record in foreign for digest in record.digests})
     chunks: dict[bytes, bytes | None] = {}
     if digests:
         more = await core.read(link, place, operations.chunks(place.keys, digests))

@@ -37,8 +37,8 @@ _KEPT_FROM = {PUT: 0, WRITES: 0, REMOVE: 2, DELETE: 3}
 """From which argument on a call is journaled."""
 
 _NOT_APPLIED = (ConfigurationError, CorruptState, StoreFull, Unreachable, WriteRejected)
-_LOST = (Status.RESEND, Status.ORPHAN, Status.REWOUND)
-"""Statuses by which a thread may have lost something that is journaled."""
+_LOST = (Status.RESEND, Status.ORPHAN)
+"""Statuses by which a thread may have lost something."""
 
 
 class Write(NamedTuple):
@@ -88,6 +88,8 @@ async def store(core: Asker, link: Link, place: Place, write: Write, standing: S
     is_replayed = False
     attempts = 0
     while attempts < _ATTEMPTS:
+        if window.is_recovering:
+            await replay_thread(window, link, place.thread)
         call = write.build(standing, window.primary_of(place.keys))
         entry = _journaled(window, place, write, call, standing)
         sent_s = link.now()
@@ -107,8 +109,8 @@ async def store(core: Asker, link: Link, place: Place, write: Write, standing: S
             _taken(window, entry, write, answer, sent_s, now_s)
             return answer
         elif answer.status is Status.MOVED:
-            await replay_thread(window, link, place.thread)
-        elif answer.status in _LOST and not is_replayed and window.holds(place.thread):
+            continue  # What was lost of the thread is replayed first.
+        elif _may_heal(window, place, answer) and not is_replayed:
             is_replayed = True
             await replay_thread(window, link, place.thread, force=True)
         elif answer.status is Status.REWOUND:
@@ -125,6 +127,17 @@ async def store(core: Asker, link: Link, place: Place, write: Write, standing: S
     raise Unreachable(
         f"thread {place.thread!r} kept changing under this write, which was not stored: call again"
     )
+
+
+def _may_heal(window: LossWindow, place: Place, answer: Answer) -> bool:
+    """Whether the thread lost something that may stand in the journal.
+
+    A server that tells who it is has lost nothing since it was replayed to, so there
+    what is gone was evicted, or removed by someone.
+    """
+    rewound = answer.status is Status.REWOUND
+    lost = rewound or (answer.status in _LOST and not answer.identity)
+    return lost and window.holds(place.thread)
 
 
 def _journaled(

@@ -95,7 +95,7 @@ def test_a_run_does_not_bring_back_the_thread_it_lost() -> None:
 
 def test_a_delta_channel_is_not_stored_without_what_it_builds_upon() -> None:
     link = MemoryLink()
-    saver = memory_saver(link)
+    saver = memory_saver(link, replay=False)
     for number in (1, 2, 3):
         made, versions = checkpoint(numbered_id(number), {"other": number})
         made["channel_versions"]["delta"] = versions["delta"] = f"{number:032}.5"

@@ -80,7 +80,7 @@ def test_an_unknown_outcome_is_any_of_three() -> None:
 
 def test_a_rewind_takes_back_the_last_writes_and_changes_the_primary() -> None:
     link = MemoryLink()
-    saver = memory_saver(link, ttl_s=1000)
+    saver = memory_saver(link, ttl_s=1000, replay=False)
     for number in range(1, 4):
         one_put(saver, number)
     saver.delete_thread("t")

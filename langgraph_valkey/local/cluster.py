@@ -183,7 +183,7 @@ class LocalCluster(Faults):
             )
         front.call(Log.crash)
         node.kill()
-        front.call(Log.clear)
+        self._forget(node)
         return node
 
     def split_primary(self, shard: int, *, unbounded: bool = False) -> Node:
@@ -208,18 +208,6 @@ class LocalCluster(Faults):
             self._doors.of(old).call(lambda log: log.be_blind(unbounded))
         return old
 
-    def restart_node(self, node: Node) -> None:
-        """Start a stopped node again, or stop and start a running one, on its port.
-
-        It keeps its identity, not its data: it gets that from the shard's primary. A
-        node that comes back as primary before a replica was promoted comes back
-        empty, and empties its replicas too: call `wait_healthy` in between.
-        """
-        if self._doors is not None:
-            node.kill()
-            self._doors.of(node).call(Log.clear)
-        super().restart_node(node)
-
     def _front(self, node: Node) -> Front:
         if self._doors is None:
             raise ConfigurationError(
@@ -229,6 +217,11 @@ class LocalCluster(Faults):
 
     def _fronts(self, shard: int) -> list[Front]:
         return [self._front(node) for node in self._nodes if node.shard == shard]
+
+    def _forget(self, node: Node) -> None:
+        super()._forget(node)
+        if self._doors is not None:
+            self._doors.of(node).call(Log.clear)
 
     def _settled(self) -> None:
         super()._settled()

@@ -201,7 +201,7 @@ class Faults(Nodes):
         if node.frozen:
             node.kill()
         node.stop()
-        self._apart.discard(node)
+        self._forget(node)
         node.start()
 
     def reject_writes(self, shard: int) -> None:
@@ -212,6 +212,10 @@ class Faults(Nodes):
         """End `reject_writes`."""
         for node in self._running(shard):
             node.command("CONFIG", "SET", "min-replicas-to-write", 0)
+
+    def _forget(self, node: Node) -> None:
+        """Called when a node has ended: it comes back as a new one, by the same name."""
+        self._apart.discard(node)
 
     def _settled(self) -> None:
         for shard, old in list(self._held.items()):

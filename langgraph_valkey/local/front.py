@@ -19,7 +19,7 @@ from typing import TypeVar
 from langgraph_valkey.local.gate import ClientTunnel, Wanted
 from langgraph_valkey.local.log import Log
 from langgraph_valkey.local.replication import ReplicaTunnel
-from langgraph_valkey.local.tunnel import Tunnel
+from langgraph_valkey.local.tunnel import Tunnel, shut
 
 THREAD_NAME = "valkey-durability"
 ANSWER_DEADLINE_S = 10.0
@@ -116,6 +116,8 @@ class Front:
 
     async def _close(self) -> None:
         for door in self._doors:
+            for listening in door.sockets:
+                shut(listening)
             door.close()
         self._doors.clear()
         while self._tunnels:

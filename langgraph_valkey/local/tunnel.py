@@ -10,8 +10,25 @@ bound. All of it runs in the event loop of one thread.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import Protocol
+
+
+class Shuttable(Protocol):
+    """A socket, as an event loop shows it."""
+
+    def shutdown(self, how: int, /) -> None:
+        """Shut it down."""
+        ...
+
+
+def shut(sock: Shuttable) -> None:
+    """End a connection, or stop listening, for every process that has the socket."""
+    with contextlib.suppress(OSError):
+        sock.shutdown(socket.SHUT_RDWR)
 
 
 class End(asyncio.Protocol):
@@ -81,7 +98,9 @@ class End(asyncio.Protocol):
         self._full(False)
 
     def connection_lost(self, _error: Exception | None) -> None:
-        """End."""
+        """End, also where a forked child has the connection open as well."""
+        assert self._transport is not None
+        shut(self._transport.get_extra_info("socket"))
         self._ended()
 
 

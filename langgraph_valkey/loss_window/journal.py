@@ -285,11 +285,19 @@ class Journal:
         entry.serial = self._serial if spool.add(row) else 0
 
     def load(self, entries: Iterable[Entry]) -> None:
-        """Read back the arguments of those that are in the spool alone."""
+        """Read back what the spool alone has; what it does not give is uncovered."""
         absent = {entry.serial: entry for entry in entries if entry.args is None}
-        if absent and self.spool is not None:
-            for row in self.spool.rows(list(absent)):
-                absent[row.serial].args = unpacked(row).args
+        if not absent or self.spool is None:
+            return
+        for row in self.spool.rows(list(absent)):
+            entry = absent.pop(row.serial)
+            entry.args = unpacked(row).args
+            self.bytes += entry.size
+            self.bytes_of[entry.identity] += entry.size
+            self._in_memory.append(entry)
+        for entry in absent.values():
+            self.uncovered += 1
+            self.drop(entry)
 
 
 def packed(entry: Entry) -> bytes:

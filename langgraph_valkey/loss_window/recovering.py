@@ -34,6 +34,7 @@ async def replay_thread(
         await _run(window, link, [replay])
         if replay.moved_to is None:
             return replay
+        # Its primary was replaced once more.
     return None
 
 
@@ -107,8 +108,9 @@ async def not_yet(
     elif window.waits_until_s(thread, answer.identity) > now_s:
         await link.sleep(window.waits_until_s(thread, answer.identity) - now_s)
         return True
-    if tries or not window.holds(thread):
+    if answer.identity or tries or not window.holds(thread):
         return False
+    # A server that hides who it is: all there is to go by is what it has.
     behind = answer.standing.gen == known.gen and answer.standing.stamp < known.stamp
     if (behind and known.exists) or answer.status in _ABSENT:
         replay = await replay_thread(window, link, thread, force=True)

@@ -117,8 +117,8 @@ class ThreadReplay:
             for namespace, heads in held.heads.items()
             for checkpoint_id in heads
         ]
-        self._all = [entry for entry in held.entries.values() if entry.args]
-        self._pages = self._pages_of([entry for entry in entries if entry.args])
+        self._all = list(held.entries.values())
+        self._pages = self._pages_of(entries)
         self._page: _Page | None = None
         self._missing: list[Entry] = []
         self._last_try = False
@@ -169,6 +169,7 @@ class ThreadReplay:
         elif verdict == MISSING:
             if self._last_try or entry.bare:
                 outcome.lost += entry.sure
+                self.settled.append(entry)  # There is nothing more to be done for it.
             else:
                 self._missing.append(entry)
         else:

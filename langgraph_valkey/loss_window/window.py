@@ -280,6 +280,8 @@ class LossWindow:
         with self._lock:
             held = self._journal.threads.get(thread)
             primary = self._shards.primary_of(keys.slot)
+            if held is not None:
+                self._journal.load(list(held.entries.values()))
             entries = [
                 entry
                 for entry in (held.entries.values() if held is not None else ())
@@ -287,7 +289,6 @@ class LossWindow:
             ]
             if held is None or not entries:
                 return None
-            self._journal.load(held.entries.values())
             return ThreadReplay(thread, keys, held, entries, primary)
 
     def behind(self) -> list[str]:
