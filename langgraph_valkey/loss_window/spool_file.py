@@ -38,10 +38,10 @@ _COMPANIONS = ("-wal", "-journal", "-shm")
 _SET_UP = (
     # Before the first look at the log: it then needs no memory shared with others.
     "PRAGMA locking_mode = EXCLUSIVE",
-    "PRAGMA journal_mode = WAL",
     "PRAGMA synchronous = NORMAL",
 )
 _CREATE = f"""
+PRAGMA journal_mode = WAL;
 BEGIN IMMEDIATE;
 CREATE TABLE entries (
     serial INTEGER PRIMARY KEY, thread BLOB NOT NULL, first_sent_s REAL NOT NULL,
