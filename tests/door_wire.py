@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
@@ -55,6 +56,20 @@ class Wire:
         self._socket.close()
 
 
+CLUSTERDOWN = "CLUSTERDOWN The cluster is down"
+
+
+def refused_after_s(node: Node, key: str, most_s: float) -> float:
+    """Write until a write is refused; how long that took, in seconds."""
+    began_s = time.monotonic()
+    with Wire(node.port) as wire:
+        while time.monotonic() < began_s + most_s:
+            if wire.pipeline(("SET", key, "late")) == [CLUSTERDOWN]:
+                return time.monotonic() - began_s
+            time.sleep(0.005)
+    raise AssertionError(f"nothing was refused within {most_s} s")
+
+
 def keys_of(cluster: LocalCluster, shard: int, count: int) -> list[str]:
     """New keys that live in one slot of the shard."""
     while cluster.shard_of(tag := os.urandom(6).hex()) != shard:
@@ -67,3 +82,15 @@ def surviving(node: Node, keys: Sequence[str]) -> list[str]:
     values = node.command("MGET", *keys)
     assert isinstance(values, list)
     return [key for key, value in zip(keys, values, strict=True) if value is not None]
+
+
+def mend(cluster: LocalCluster) -> None:
+    """Make a cluster of three shards whole again, and end its faults."""
+    for shard in range(3):
+        cluster.release_log(shard)
+        cluster.set_lag(shard, 0.0)
+        cluster.resume(shard)
+    for node in cluster.nodes:
+        if not node.running:
+            cluster.restart_node(node)
+    cluster.wait_healthy()

@@ -8,28 +8,14 @@ from collections.abc import Iterator
 import pytest
 
 from langgraph_valkey.errors import ConfigurationError
-from langgraph_valkey.local import LocalCluster, Node, ServerError
+from langgraph_valkey.local import LocalCluster
 from langgraph_valkey.local.log import Held, Log, Rule
 from langgraph_valkey.local.node import wait_until
-from tests.door_wire import Wire, keys_of, surviving
+from tests.door_wire import CLUSTERDOWN, Wire, keys_of, refused_after_s, surviving
 
-BOUND_S = 0.5
+BOUND_S = 0.4
 LATE_S = 0.3
 FAST_MS = 500
-
-
-def refused_after_s(node: Node, key: str, most_s: float) -> float:
-    """Write until a write is refused; how long that took."""
-    began_s = time.monotonic()
-    with Wire(node.port) as wire:
-        while time.monotonic() < began_s + most_s:
-            try:
-                wire("SET", key, 1)
-            except ServerError as error:
-                assert error.code == "CLUSTERDOWN"
-                return time.monotonic() - began_s
-            time.sleep(0.005)
-    raise AssertionError(f"nothing was refused within {most_s} s")
 
 
 # --- the rule alone, on a clock that the test turns ----------------------------------
@@ -113,15 +99,15 @@ def test_a_follower_that_leaves_takes_no_age_with_it(clock: list[float]) -> None
 
 
 def test_a_sloppy_cluster_refuses_somewhere_in_its_range() -> None:
-    with LocalCluster(1, 1, durability="async", lag_bound_s=0.3, sloppy_s=0.6, seed=3) as cluster:
+    with LocalCluster(1, 1, durability="async", lag_bound_s=0.2, sloppy_s=0.4, seed=3) as cluster:
         node, [key] = cluster.primary(0), keys_of(cluster, 0, 1)
         taken_s = []
         for _ in range(4):
             cluster.hold_log(0)
-            taken_s.append(refused_after_s(node, key, 0.9 + LATE_S))
+            taken_s.append(refused_after_s(node, key, 0.6 + LATE_S))
             cluster.release_log(0)
-        assert all(0.3 <= each < 0.9 + LATE_S for each in taken_s)
-        assert max(taken_s) - min(taken_s) > 0.1
+        assert all(0.2 <= each < 0.6 + LATE_S for each in taken_s)
+        assert max(taken_s) - min(taken_s) > 0.05
 
 
 def test_a_slow_clock_accepts_for_longer() -> None:
@@ -156,20 +142,16 @@ def test_a_split_primary_acknowledges_what_is_lost(shared: LocalCluster, unbound
         old = shared.split_primary(0, unbounded=unbounded)
         assert old is node is not shared.primary(0)
         assert old not in shared.replicas(0)
-        acknowledged = []
+        acknowledged, answer = list[str](), None
         began_s = time.monotonic()
-        try:
-            while time.monotonic() < began_s + 2 * BOUND_S:
-                key = lost[len(acknowledged)]
-                assert wire("SET", key, 1) == b"OK"
-                acknowledged.append(key)
-                time.sleep(0.01)
-        except ServerError as error:
-            assert error.code == "CLUSTERDOWN"
-            assert not unbounded
-            assert BOUND_S <= time.monotonic() - began_s < BOUND_S + LATE_S
-        else:
-            assert unbounded
+        while answer != CLUSTERDOWN and time.monotonic() < began_s + 2 * BOUND_S:
+            key = lost[len(acknowledged)]
+            [answer] = wire.pipeline(("SET", key, 1))
+            acknowledged += [key] if answer == b"OK" else []
+            time.sleep(0.01)
+        took_s = time.monotonic() - began_s
+        assert unbounded == (answer == b"OK")
+        assert unbounded or BOUND_S <= took_s < BOUND_S + LATE_S
         assert len(acknowledged) > 10
         assert surviving(old, keys) == kept + acknowledged
     assert surviving(shared.primary(0), keys) == kept
@@ -215,18 +197,3 @@ def test_splitting_works_without_durability(three_shards: LocalCluster) -> None:
         cluster.wait_healthy()
         assert cluster.replicas(2) == (old,)
         assert surviving(cluster.primary(2), [key]) == []
-
-
-def test_sync_acknowledges_nothing_on_the_wrong_side_of_a_split() -> None:
-    settings: dict = {"lag_bound_s": BOUND_S, "node_timeout_ms": FAST_MS}
-    with LocalCluster(3, 1, durability="sync", **settings) as cluster:
-        keys = keys_of(cluster, 0, 2)
-        with Wire(cluster.primary(0).port) as wire:
-            assert wire("SET", keys[0], 1) == b"OK"
-            old = cluster.split_primary(0, unbounded=True)
-            wire.send(("SET", keys[1], 1))
-            with pytest.raises((EOFError, OSError)):
-                wire.receive()
-        assert surviving(old, keys) == keys
-        cluster.heal(0)
-        assert surviving(cluster.primary(0), keys) == keys[:1]

@@ -7,7 +7,7 @@ back as a client's would be; what is there is asked of the servers themselves.
 from __future__ import annotations
 
 import contextlib
-import itertools
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -21,13 +21,14 @@ from glide_sync import (
     NodeAddress,
 )
 
-from langgraph_valkey.errors import ConfigurationError, LanggraphValkeyError, OutcomeUnknown
-from langgraph_valkey.local import LocalCluster, Node, ServerError
+from langgraph_valkey.errors import ConfigurationError, LanggraphValkeyError
+from langgraph_valkey.local import LocalCluster, RejectingProxy, ServerError
 from langgraph_valkey.local import replication as replication_module
 from langgraph_valkey.local.front import THREAD_NAME
 from langgraph_valkey.local.node import wait_until
+from langgraph_valkey.local.proxy import ANNOUNCE
 from langgraph_valkey.local.resp import command
-from tests.door_wire import Wire, keys_of, surviving
+from tests.door_wire import CLUSTERDOWN, Wire, keys_of, mend, refused_after_s, surviving
 
 BOUND_S = 0.6
 FAST_MS = 500
@@ -45,49 +46,11 @@ def shared() -> Iterator[LocalCluster]:
         yield cluster
 
 
-@pytest.fixture(scope="module")
-def shared_sync() -> Iterator[LocalCluster]:
-    with LocalCluster(durability="sync", lag_bound_s=BOUND_S, node_timeout_ms=FAST_MS) as cluster:
-        yield cluster
-
-
 @pytest.fixture
 def cluster(shared: LocalCluster) -> Iterator[LocalCluster]:
     """With async durability; made whole after each test."""
     yield shared
     mend(shared)
-
-
-@pytest.fixture
-def sync_cluster(shared_sync: LocalCluster) -> Iterator[LocalCluster]:
-    """With sync durability; made whole after each test."""
-    yield shared_sync
-    mend(shared_sync)
-
-
-def mend(cluster: LocalCluster) -> None:
-    for shard in SHARDS:
-        cluster.release_log(shard)
-        cluster.set_lag(shard, 0.0)
-        cluster.resume(shard)
-    for node in cluster.nodes:
-        if not node.running:
-            cluster.restart_node(node)
-    cluster.wait_healthy()
-
-
-def refused_after_s(node: Node, key: str, most_s: float) -> float:
-    """Write until a write is refused; how long that took."""
-    began_s = time.monotonic()
-    with Wire(node.port) as wire:
-        while time.monotonic() < began_s + most_s:
-            try:
-                wire("SET", key, "late")
-            except ServerError as error:
-                assert str(error) == "CLUSTERDOWN The cluster is down"
-                return time.monotonic() - began_s
-            time.sleep(0.005)
-    raise AssertionError(f"nothing was refused within {most_s} s")
 
 
 # --- async --------------------------------------------------------------------------
@@ -136,7 +99,7 @@ def test_writes_are_refused_beyond_the_bound_and_reads_go_on(cluster: LocalClust
         # Several under way: each gets its own answer, in its turn.
         assert wire.pipeline(("GET", key), ("SET", key, 2), ("PING",)) == [
             b"late",
-            "CLUSTERDOWN The cluster is down",
+            CLUSTERDOWN,
             b"PONG",
         ]
         with Wire(other.port) as another:
@@ -156,7 +119,7 @@ def test_a_transaction_is_refused_as_a_whole(cluster: LocalCluster) -> None:
         cluster.hold_log(0)
         refused_after_s(node, key, BOUND_S + LATE_S)
         answers = wire.pipeline(("MULTI",), ("SET", key, "x"), ("GET", key), ("EXEC",))
-        assert answers == [b"OK", b"QUEUED", b"QUEUED", "CLUSTERDOWN The cluster is down"]
+        assert answers == [b"OK", b"QUEUED", b"QUEUED", CLUSTERDOWN]
         assert wire("GET", key) == b"late"
         assert wire.pipeline(("MULTI",), ("GET", key), ("EXEC",))[-1] == [b"late"]
         cluster.release_log(0)
@@ -265,103 +228,6 @@ def test_what_is_held_is_bounded(cluster: LocalCluster, monkeypatch: pytest.Monk
         assert wire("EXISTS", *keys) == len(keys)
 
 
-# --- sync ---------------------------------------------------------------------------
-
-
-def test_sync_loses_no_acknowledged_write_when_killed_in_the_middle(
-    sync_cluster: LocalCluster,
-) -> None:
-    acknowledged, sent = hammer_and_kill(sync_cluster, 0)
-    assert len(acknowledged) > 100
-    assert len(acknowledged) < len(sent), "the kill was not in the middle of anything"
-    assert surviving(sync_cluster.primary(0), acknowledged) == acknowledged
-
-
-def hammer_and_kill(cluster: LocalCluster, shard: int) -> tuple[list[str], list[str]]:
-    """Write from several threads, in pipelines too, while the primary is killed.
-
-    Returns:
-        The keys that were acknowledged, and all that were sent.
-    """
-    port = cluster.primary(shard).port
-    fresh = iter(keys_of(cluster, shard, 20_000))
-    lock = threading.Lock()
-    acknowledged: list[str] = []
-    sent: list[str] = []
-
-    def write(burst: int) -> None:
-        with contextlib.suppress(LanggraphValkeyError, OSError, EOFError), Wire(port) as wire:
-            while True:
-                with lock:
-                    mine = list(itertools.islice(fresh, burst))
-                    sent.extend(mine)
-                wire.send(*(("SET", key, 1) for key in mine))
-                for key in mine:
-                    assert wire.receive() == b"OK"
-                    acknowledged.append(key)
-
-    threads = [threading.Thread(target=write, args=(burst,)) for burst in (1, 1, 5, 20)]
-    for thread in threads:
-        thread.start()
-    time.sleep(0.25)
-    cluster.kill_primary(shard)
-    for thread in threads:
-        thread.join(10)
-        assert not thread.is_alive()
-    cluster.wait_healthy()
-    return acknowledged, sent
-
-
-def test_sync_acknowledges_nothing_while_the_log_stands_still(sync_cluster: LocalCluster) -> None:
-    node, keys = sync_cluster.primary(0), keys_of(sync_cluster, 0, 4)
-    sync_cluster.hold_log(0)
-    with Wire(node.port) as wire, Wire(node.port) as reader:
-        began_s = time.monotonic()
-        wire.send(("SET", keys[0], 1), ("GET", keys[0]))
-        assert reader("GET", keys[1]) is None
-        with pytest.raises((EOFError, OSError)):
-            wire.receive()
-        assert BOUND_S <= time.monotonic() - began_s < BOUND_S + LATE_S
-        assert wait_until(lambda: sync_cluster.lag_s(0) > BOUND_S, LATE_S)
-        with pytest.raises(ServerError, match="CLUSTERDOWN"):
-            reader("SET", keys[1], 1)
-    sync_cluster.release_log(0)
-    assert command(node.port, "SET", keys[2], 1) == b"OK"
-    sync_cluster.hold_log(0)
-    late = threading.Timer(0.3, sync_cluster.release_log, (0,))
-    late.start()
-    began_s = time.monotonic()
-    assert command(node.port, "SET", keys[3], 1) == b"OK"
-    assert time.monotonic() - began_s > 0.2
-    late.join()
-
-
-def test_sync_waits_for_transactions_and_scripts(sync_cluster: LocalCluster) -> None:
-    node, keys = sync_cluster.primary(0), keys_of(sync_cluster, 0, 2)
-    script = "return server.call('SET', KEYS[1], 1)"
-    calls: list[tuple] = [("MULTI",), ("SET", keys[0], 1), ("EXEC",), ("EVAL", script, 1, keys[1])]
-    with Wire(node.port) as wire:
-        assert wire.pipeline(*calls) == [b"OK", b"QUEUED", [b"OK"], b"OK"]
-        sync_cluster.hold_log(0)
-        wire.send(("SET", keys[0], 2), *calls)
-        with pytest.raises((EOFError, OSError)):
-            wire.receive()
-    sync_cluster.kill_primary(0)
-    sync_cluster.wait_healthy()
-    assert sync_cluster.primary(0).command("GET", keys[0]) == b"1"
-
-
-def test_a_frozen_replica_holds_sync_writes_back(sync_cluster: LocalCluster) -> None:
-    [replica] = sync_cluster.replicas(1)
-    node, [key] = sync_cluster.primary(1), keys_of(sync_cluster, 1, 1)
-    replica.freeze()
-    with pytest.raises(OutcomeUnknown):
-        command(node.port, "SET", key, 1)
-    replica.thaw()
-    sync_cluster.wait_healthy()
-    assert command(node.port, "SET", key, 1) == b"OK"
-
-
 # --- clients, and life --------------------------------------------------------------
 
 
@@ -412,6 +278,38 @@ def test_nothing_is_left_behind() -> None:
     for port in ports:
         with pytest.raises(LanggraphValkeyError):
             command(port, "PING")
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_forked_child_keeps_no_connection_alive(cluster: LocalCluster) -> None:
+    reading, writing = os.pipe()
+    with Wire(cluster.primary(2).port, timeout_s=2) as wire:
+        assert wire("PING") == b"PONG"
+        child = os.fork()
+        if not child:
+            os.close(writing)
+            os.read(reading, 1)
+            os._exit(0)
+        try:
+            cluster.kill_primary(2)
+            with pytest.raises((EOFError, ConnectionError)):
+                wire("PING")
+            cluster.wait_healthy()
+        finally:
+            os.close(writing)
+            os.close(reading)
+            os.waitpid(child, 0)
+
+
+def test_another_proxy_may_stand_before_a_door(cluster: LocalCluster) -> None:
+    node, [key] = cluster.primary(1), keys_of(cluster, 1, 1)
+    announced = node.command("CONFIG", "GET", ANNOUNCE)
+    with RejectingProxy(node) as proxy, Wire(proxy.port) as wire:
+        cluster.hold_log(1)
+        refused_after_s(node, key, BOUND_S + LATE_S)
+        assert wire.pipeline(("SET", key, 1)) == [CLUSTERDOWN]
+        assert node.command("CONFIG", "GET", ANNOUNCE) != announced
+    assert node.command("CONFIG", "GET", ANNOUNCE) == announced
 
 
 def test_a_cluster_without_durability_has_no_log() -> None:
