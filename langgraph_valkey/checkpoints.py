@@ -87,7 +87,7 @@ class Checkpoints:
 
         After a failover that is once what was lost has been replayed.
         """
-        self.window.raise_fork(place.thread)
+        self.window.recoveries.raise_fork(place.thread)
         known = self.known.standing(place.thread)
         tries = 0
         while True:

@@ -153,7 +153,7 @@ BEAT_BOUNDS = 0.1
 REPLICA_FORGOTTEN_S = 60.0
 """How long a replica that is gone is waited for by the watermark."""
 
-MONITOR_TIMEOUT_MS = 500
+MONITOR_TIMEOUT_MS = 250
 """How long a request of the monitor may take: it has more than one shard to look at."""
 
 REREAD_S = 30.0

@@ -106,7 +106,7 @@ class Session:
             "fails over now: give close() more time, or set spool_dir",
             left,
         )
-        self.window.tell(self.window.hooks.on_uncovered, left)
+        self.window.recoveries.tell_uncovered(left)
 
 
 def _window_of(settings: Settings, hooks: Hooks | None) -> LossWindow:

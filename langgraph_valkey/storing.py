@@ -84,7 +84,7 @@ async def store(core: Asker, link: Link, place: Place, write: Write, standing: S
         The acknowledgement, or the answer that there is no such thread.
     """
     window = core.window
-    window.raise_fork(place.thread)
+    window.recoveries.raise_fork(place.thread)
     is_replayed = False
     attempts = 0
     while attempts < _ATTEMPTS:
@@ -137,7 +137,7 @@ def _may_heal(window: LossWindow, place: Place, answer: Answer) -> bool:
     """
     rewound = answer.status is Status.REWOUND
     lost = rewound or (answer.status in _LOST and not answer.identity)
-    return lost and window.holds(place.thread)
+    return lost and not window.is_durable(place.thread)
 
 
 def _journaled(

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Set
 from dataclasses import dataclass, field
 
 import ormsgpack
@@ -113,6 +113,8 @@ class Journal:
     Attributes:
         bytes: Bytes held in memory.
         uncovered: How many entries could not be kept until they were durable.
+        to_purge: Threads whose state has to be wiped from the spool, and up to which
+            serial number: it takes long, so it is left to the monitor.
     """
 
     def __init__(self, bytes_max: int, spool: Spool | None = None) -> None:
@@ -132,6 +134,7 @@ class Journal:
         self._reads: deque[Entry] = deque()
         self._read_bytes = 0
         self._serial = 0
+        self.to_purge: list[tuple[str, int]] = []
 
     @property
     def is_full(self) -> bool:
@@ -184,6 +187,14 @@ class Journal:
             by_age = self._by_age[identity] = deque()
         by_age.append((now_s, entry))
 
+    def confirmed(self, entry: Entry, identity: bytes, gen: bytes, now_s: float) -> None:
+        """A replay found it with a primary, or gave it to it; in a thread of this gen."""
+        if entry.acked_s is not None:
+            standing = entry.standing
+            if standing.gen == Standing().gen:
+                standing = standing._replace(gen=gen)
+            self.acked(entry, identity, standing, now_s)
+
     def _of(self, identity: bytes, sign: int, entry: Entry) -> None:
         self.entries_of[identity] += sign
         if entry.in_memory:
@@ -221,7 +232,43 @@ class Journal:
             if entry.kind != DELETE:
                 self.drop(entry)
         if self.spool is not None:
-            self.spool.forget(thread)
+            self.to_purge.append((thread, self._serial))
+
+    # --- what has to be replayed -----------------------------------------------------
+
+    def of_thread(self, thread: str, *, but: bytes | None) -> list[Entry]:
+        """A thread's entries that some primary has, or may have, acknowledged.
+
+        Args:
+            thread: The thread's name.
+            but: Leave out those of this primary.
+        """
+        held = self.threads.get(thread)
+        if held is None:
+            return []
+        self._load(list(held.entries.values()))
+        return [
+            entry
+            for entry in held.entries.values()
+            if entry.acked_s is not None and entry.identity != but
+        ]
+
+    def behind(self, primary_of: Callable[[int], bytes], trusted: Set[bytes]) -> list[str]:
+        """Threads with entries of another primary than their slot has; newest first.
+
+        Args:
+            primary_of: Tells who has a slot.
+            trusted: Primaries whose entries need not be looked at.
+        """
+        if not any(self.entries_of[identity] for identity in self.entries_of.keys() - trusted):
+            return []
+        found: dict[str, float] = {}
+        for thread, held in self.threads.items():
+            for entry in held.entries.values():
+                acked_s = entry.acked_s
+                if acked_s is not None and entry.identity != primary_of(entry.slot):
+                    found[thread] = max(acked_s, found.get(thread, acked_s))
+        return sorted(found, key=found.__getitem__, reverse=True)
 
     # --- bounds --------------------------------------------------------------------
 
@@ -284,7 +331,7 @@ class Journal:
         row = Row(self._serial, entry.thread, entry.sent_wall_s, packed(entry))
         entry.serial = self._serial if spool.add(row) else 0
 
-    def load(self, entries: Iterable[Entry]) -> None:
+    def _load(self, entries: Iterable[Entry]) -> None:
         """Read back what the spool alone has; what it does not give is uncovered."""
         absent = {entry.serial: entry for entry in entries if entry.args is None}
         if not absent or self.spool is None:

@@ -65,7 +65,7 @@ async def recover(window: LossWindow, link: Link, *, force: bool = False) -> lis
         link: Over which.
         force: Replay all that is journaled, whether or not a primary was replaced.
     """
-    threads = window.everything() if force else window.behind()
+    threads = window.behind(everything=force)
     for at in range(0, len(threads), limits.REPLAY_THREADS):
         some = threads[at : at + limits.REPLAY_THREADS]
         replays = [window.replay_of(thread, force=force) for thread in some]
@@ -108,7 +108,7 @@ async def not_yet(
     elif window.waits_until_s(thread, answer.identity) > now_s:
         await link.sleep(window.waits_until_s(thread, answer.identity) - now_s)
         return True
-    if answer.identity or tries or not window.holds(thread):
+    if answer.identity or tries or window.is_durable(thread):
         return False
     # A server that hides who it is: all there is to go by is what it has.
     behind = answer.standing.gen == known.gen and answer.standing.stamp < known.stamp

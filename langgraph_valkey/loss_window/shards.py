@@ -68,6 +68,10 @@ class Shards:
         """When this process first heard that it replaced another; else long ago."""
         return self._taken_over_s.get(identity, float("-inf"))
 
+    def never_replaced(self) -> set[bytes]:
+        """Primaries that have kept all their slots."""
+        return set(self._of_slot.values()) - self._replaced_s.keys()
+
     def __iter__(self) -> Iterator[Shard]:
         """Each primary once, with some slot for which it is expected to answer."""
         slot_of = {identity: slot for slot, identity in self._of_slot.items()}

@@ -36,6 +36,7 @@ async def tend(window: LossWindow, link: Link) -> None:
             troubled = True
     window.in_trouble = troubled
     window.trim(link.now())
+    window.purge()
 
 
 def adopt(window: LossWindow) -> None:

@@ -16,18 +16,17 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from langgraph_valkey import limits
-from langgraph_valkey.errors import ForkDetected, WriteRejected
+from langgraph_valkey.errors import WriteRejected
 from langgraph_valkey.fork import renew_after_fork
 from langgraph_valkey.keys import ThreadKeys, thread_keys
 from langgraph_valkey.loss_window.durability import Rule
 from langgraph_valkey.loss_window.journal import DELETE, Entry, Journal
 from langgraph_valkey.loss_window.pulse import Pulse
-from langgraph_valkey.loss_window.recovery import Recovery
-from langgraph_valkey.loss_window.replay import NEVER, ThreadReplay
-from langgraph_valkey.loss_window.report import Fork, Health, Hooks, RecoveryReport, ShardHealth
+from langgraph_valkey.loss_window.recovery import Recoveries
+from langgraph_valkey.loss_window.replay import ThreadReplay
+from langgraph_valkey.loss_window.report import Health, Hooks, RecoveryReport, ShardHealth
 from langgraph_valkey.loss_window.shards import Heard, Shard, Shards
 from langgraph_valkey.loss_window.spool import Spool
 from langgraph_valkey.loss_window.watermark import NOTHING_YET
@@ -69,7 +68,7 @@ class LossWindow:
     ) -> None:
         self.rule = rule
         self.spool = spool
-        self.hooks = hooks or Hooks()
+        self._hooks = hooks or Hooks()
         self.wake: Callable[[], None] = lambda: None
         self._prefix = prefix
         self._grace_s = grace_s
@@ -82,11 +81,8 @@ class LossWindow:
     def _begin(self) -> None:
         self._lock = threading.Lock()
         self._shards = Shards()
-        self._open: dict[bytes, Recovery] = {}
-        self._reports: dict[bytes, RecoveryReport] = {}
-        self._recoveries = 0
+        self.recoveries = Recoveries(self._hooks, raises_forks=self._raises_forks)
         self._pulse = Pulse()
-        self._forked: dict[str, Fork] = {}
         self._is_full, self._told_uncovered = False, 0
         self.in_trouble = False
         self.is_watched = False
@@ -113,7 +109,7 @@ class LossWindow:
             if heard is Heard.CHANGED:
                 self.rule.replaced(before)
                 self._pulse.replaced(before)
-                self._open.setdefault(identity, Recovery(identity, now_s))
+                self.recoveries.begin(identity, now_s)
         if heard is Heard.CHANGED:
             self.wake()
         return heard
@@ -235,7 +231,7 @@ class LossWindow:
                 "the journal is full (%d bytes): what does not fit can't be replayed after a "
                 "failover. Raise journal_bytes_max, or set spool_dir.", self.bytes_max
             )  # fmt: skip
-            self.tell(self.hooks.on_uncovered, uncovered)
+            self.recoveries.tell_uncovered(uncovered)
 
     def trim(self, now_s: float) -> None:
         """Drop what is durable by now."""
@@ -252,22 +248,26 @@ class LossWindow:
             if self._is_full and not self._journal.is_full:
                 self._is_full, self._told_uncovered = False, self._journal.uncovered
 
+    def purge(self) -> None:
+        """Wipe deleted threads from the spool; it may take a second."""
+        with self._lock:
+            to_purge, self._journal.to_purge = self._journal.to_purge, []
+        for thread, up_to_serial in to_purge:
+            if self.spool is not None:
+                self.spool.forget(thread, up_to_serial)
+
     # --- what a replay needs -------------------------------------------------------
 
     @property
     def is_recovering(self) -> bool:
         """Whether a primary was replaced, and not all is replayed yet."""
-        return bool(self._open)
+        return self.recoveries.is_open
 
     def waits_until_s(self, thread: str, identity: bytes) -> float:
         """Until when reads of a thread wait for the replays of other processes."""
         if thread in self._journal.threads:
             return NOTHING_YET
         return self._shards.taken_over_s(identity) + self._grace_s
-
-    def holds(self, thread: str) -> bool:
-        """Whether anything of the thread is journaled."""
-        return thread in self._journal.threads
 
     def replay_of(self, thread: str, *, force: bool = False) -> ThreadReplay | None:
         """The replay of a thread, if there is anything to be replayed.
@@ -278,37 +278,24 @@ class LossWindow:
         """
         keys = thread_keys(self._prefix, thread)
         with self._lock:
-            held = self._journal.threads.get(thread)
             primary = self._shards.primary_of(keys.slot)
-            if held is not None:
-                self._journal.load(list(held.entries.values()))
-            entries = [
-                entry
-                for entry in (held.entries.values() if held is not None else ())
-                if entry.acked_s is not None and (force or entry.identity != primary)
-            ]
-            if held is None or not entries:
+            entries = self._journal.of_thread(thread, but=None if force else primary)
+            if not entries:
                 return None
+            held = self._journal.threads[thread]
             return ThreadReplay(thread, keys, held, entries, primary)
 
-    def behind(self) -> list[str]:
-        """Threads with entries that their present primary has not confirmed; newest first."""
-        primary_of = self._shards.primary_of
-        with self._lock:
-            found = {
-                thread: max(entry.acked_s or 0.0 for entry in held.entries.values())
-                for thread, held in self._journal.threads.items()
-                if any(
-                    entry.acked_s is not None and entry.identity != primary_of(entry.slot)
-                    for entry in held.entries.values()
-                )
-            }
-        return sorted(found, key=found.__getitem__, reverse=True)
+    def behind(self, *, everything: bool = False) -> list[str]:
+        """Threads with entries that their present primary has not confirmed; newest first.
 
-    def everything(self) -> list[str]:
-        """Each thread of which something is journaled."""
+        Args:
+            everything: Each thread of which something is journaled instead.
+        """
         with self._lock:
-            return list(self._journal.threads)
+            if everything:
+                return list(self._journal.threads)
+            trusted = self._shards.never_replaced()
+            return self._journal.behind(self._shards.primary_of, trusted)
 
     def confirmed(self, done: ThreadReplay, identity: bytes, now_s: float) -> None:
         """A page of a thread was replayed, to this primary."""
@@ -316,70 +303,34 @@ class LossWindow:
         unwanted, done.unwanted = done.unwanted, []
         with self._lock:
             for entry in settled:
-                if entry.acked_s is not None:
-                    gen = done.standing.gen if entry.standing.gen == NEVER else entry.standing.gen
-                    standing = entry.standing._replace(gen=gen)
-                    self._journal.acked(entry, identity, standing, now_s)
+                self._journal.confirmed(entry, identity, done.standing.gen, now_s)
             for entry in unwanted:
                 self._journal.drop(entry)
 
     def replayed(self, done: ThreadReplay) -> None:
         """A thread was replayed as far as it could be."""
-        identity = self._shards.primary_of(done.keys.slot)
         with self._lock:
-            recovery = self._open.get(identity)
-            if recovery is not None:
-                recovery.add(done.thread, done.outcome)
-            if self._raises_forks and done.outcome.forks:
-                self._forked[done.thread] = next(reversed(done.outcome.forks.values()))
-        for fork in done.outcome.forks.values():
-            self.tell(self.hooks.on_fork, fork)
+            identity = self._shards.primary_of(done.keys.slot)
+            self.recoveries.add(identity, done.thread, done.outcome)
+        self.recoveries.tell_forks(done.outcome.forks.values())
 
     def begin_recovery(self, now_s: float) -> None:
         """Someone asks for a replay of all there is."""
         with self._lock:
             for identity, _ in self._shards:
-                self._open.setdefault(identity, Recovery(identity, now_s))
+                self.recoveries.begin(identity, now_s)
 
     def incomplete(self, thread: str, identity: bytes, now_s: float) -> None:
         """Something of the thread is lost that this process does not have."""
         with self._lock:
-            recovery = self._open.setdefault(identity, Recovery(identity, now_s))
-            recovery.give_up(thread)
+            self.recoveries.begin(identity, now_s).give_up(thread)
 
     def recovered(self, now_s: float) -> list[RecoveryReport]:
         """All that had to be replayed has been: what came of it."""
         with self._lock:
-            reports = [recovery.report(now_s) for recovery in self._open.values()]
-            self._reports.update(zip(self._open, reports, strict=True))
-            self._recoveries += len(reports)
-            self._open.clear()
-        for report in reports:
-            lost = report.replayed or report.incomplete
-            _log.log(
-                logging.WARNING if lost else logging.INFO,
-                "another primary answers (%s): %d entries had been lost and were replayed, %d were "
-                "there, %d threads can't be restored from here, %d forks; %.1f s",
-                report.shard, report.replayed, report.already_there, len(report.incomplete),
-                len(report.forks), report.duration_s,
-            )  # fmt: skip
-            self.tell(self.hooks.on_rewind, report)
+            reports = self.recoveries.end(now_s)
+        self.recoveries.tell(reports)
         return reports
-
-    def raise_fork(self, thread: str) -> None:
-        """Raise once if the thread has forked, where that is wanted.
-
-        Raises:
-            ForkDetected: It has.
-        """
-        fork = self._forked.pop(thread, None) if self._forked else None
-        if fork is not None:
-            raise ForkDetected(
-                f"thread {thread!r} has two branches since a failover, and both are kept: go on "
-                "from one of them by its checkpoint_id, or call again to go on from the head",
-                thread_id=thread,
-                checkpoint_ids=(fork.head, fork.branch),
-            )
 
     # --- what a monitor needs --------------------------------------------------------
 
@@ -447,7 +398,7 @@ class LossWindow:
                         journal_bytes=journal.bytes_of[identity],
                         rejecting_s=self._pulse.rejecting_s(identity, now_s),
                         lag_s=rule.lag_s(identity),
-                        last_recovery=self._reports.get(identity),
+                        last_recovery=self.recoveries.last(identity),
                     )
                 )
             return Health(
@@ -457,13 +408,5 @@ class LossWindow:
                 journal_entries=len(journal),
                 journal_bytes=journal.bytes,
                 uncovered=journal.uncovered,
-                recoveries=self._recoveries,
+                recoveries=self.recoveries.count,
             )
-
-    def tell(self, hook: Callable[[Any], None] | None, what: Any) -> None:
-        """Call a hook; what it raises is logged, and harms nothing else."""
-        if hook is not None:
-            try:
-                hook(what)
-            except Exception:  # noqa: BLE001 - it is the user's
-                _log.exception("a hook of the loss window failed")
