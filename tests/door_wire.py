@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Self
 
 from langgraph_valkey.local import LocalCluster, Node, ServerError
-from langgraph_valkey.local.resp import Argument, Reply, encode, read_reply
+from langgraph_valkey.local.resp import CLUSTERDOWN, Argument, Reply, encode, read_reply
 
 
 class Wire:
@@ -54,9 +54,6 @@ class Wire:
     ) -> None:
         self._stream.close()
         self._socket.close()
-
-
-CLUSTERDOWN = "CLUSTERDOWN The cluster is down"
 
 
 def refused_after_s(node: Node, key: str, most_s: float) -> float:

@@ -11,7 +11,8 @@ from langgraph_valkey.errors import ConfigurationError
 from langgraph_valkey.local import LocalCluster
 from langgraph_valkey.local.log import Held, Log, Rule
 from langgraph_valkey.local.node import wait_until
-from tests.door_wire import CLUSTERDOWN, Wire, keys_of, refused_after_s, surviving
+from langgraph_valkey.local.resp import CLUSTERDOWN
+from tests.door_wire import Wire, keys_of, refused_after_s, surviving
 
 BOUND_S = 0.4
 LATE_S = 0.3

@@ -27,8 +27,8 @@ from langgraph_valkey.local import replication as replication_module
 from langgraph_valkey.local.front import THREAD_NAME
 from langgraph_valkey.local.node import wait_until
 from langgraph_valkey.local.proxy import ANNOUNCE
-from langgraph_valkey.local.resp import command
-from tests.door_wire import CLUSTERDOWN, Wire, keys_of, mend, refused_after_s, surviving
+from langgraph_valkey.local.resp import CLUSTERDOWN, command
+from tests.door_wire import Wire, keys_of, mend, refused_after_s, surviving
 
 BOUND_S = 0.6
 FAST_MS = 500

@@ -108,9 +108,12 @@ def test_sync_waits_for_transactions_and_scripts(cluster: LocalCluster) -> None:
     with Wire(node.port) as wire:
         assert wire.pipeline(*calls) == [b"OK", b"QUEUED", [b"OK"], b"OK"]
         cluster.hold_log(0)
-        wire.send(("SET", keys[0], 2), *calls)
-        with pytest.raises((EOFError, OSError)):
-            wire.receive()
+        with Wire(node.port) as another:
+            another.send(("SET", keys[0], 2), ("MULTI",))
+            wire.send(("SET", keys[0], 2), *calls)
+            for held_back in (wire, another):
+                with pytest.raises((EOFError, OSError)):
+                    held_back.receive()
     cluster.kill_primary(0)
     cluster.wait_healthy()
     assert cluster.primary(0).command("GET", keys[0]) == b"1"

@@ -21,11 +21,8 @@ from typing import NamedTuple
 
 from langgraph_valkey.local.framing import Replies, Request, Requests
 from langgraph_valkey.local.log import Log
-from langgraph_valkey.local.resp import encode
+from langgraph_valkey.local.resp import CLUSTERDOWN, encode
 from langgraph_valkey.local.tunnel import Tunnel
-
-CLUSTERDOWN = "CLUSTERDOWN The cluster is down"
-"""What a cluster with durability answers while its log lags."""
 
 _REFUSAL = f"-{CLUSTERDOWN}\r\n".encode()
 _PING = encode(("PING",))

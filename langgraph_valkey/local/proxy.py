@@ -5,6 +5,8 @@ announce that port to clients (``cluster-announce-client-port``), so that a clus
 client that discovers the node's address ends up here too; replicas and other nodes
 go on using the real one.
 
+For a cluster that refuses writes by itself, when its log lags, see `LocalCluster`.
+
 It reads requests one by one and passes replies through as they are. How it keeps
 their order when it refuses one of several that are under way: it *replaces* the
 refused request by a script that returns the error, so that the server itself
@@ -31,15 +33,12 @@ from typing import BinaryIO, Protocol, Self, TypeAlias
 
 from langgraph_valkey.errors import LanggraphValkeyError, Unreachable
 from langgraph_valkey.local.lifecycle import Lifecycle
-from langgraph_valkey.local.resp import Argument, Reply, encode, write_commands
+from langgraph_valkey.local.resp import CLUSTERDOWN, Argument, Reply, encode, write_commands
 
 Request: TypeAlias = Sequence[bytes]
 """The words of one command."""
 
 Matching: TypeAlias = Callable[[Request], bool]
-
-CLUSTERDOWN = "CLUSTERDOWN The cluster is down"
-"""What a cluster with async durability answers while its log lags."""
 
 ANNOUNCE = "cluster-announce-client-port"
 

@@ -24,6 +24,9 @@ COMMAND_TIMEOUT_S = 5.0
 """How long one administrative command may take: `CLUSTER FAILOVER` and the like
 answer within milliseconds, a server that is frozen never does."""
 
+CLUSTERDOWN = "CLUSTERDOWN The cluster is down"
+"""What a cluster with durability answers to writes while its log lags."""
+
 SCRIPT_COMMANDS = frozenset({b"EVAL", b"EVALSHA", b"FCALL"})
 """They may write, and the server's table of commands does not say so."""
 
