@@ -18,7 +18,6 @@ from langgraph_valkey.fork import renew_after_fork
 from langgraph_valkey.operations import Standing
 from langgraph_valkey.stored.pieces import Value
 
-
 T = TypeVar("T")
 
 

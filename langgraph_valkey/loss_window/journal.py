@@ -15,7 +15,7 @@ is a spool, else they are *uncovered*, which is counted and told.
 from __future__ import annotations
 
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Set
 from dataclasses import dataclass, field
 
@@ -51,10 +51,14 @@ class Entry:
         serial: Its number in the spool; 0 if it is not there.
     """
 
-    __slots__ = (
-        "acked_s", "args", "bare", "deadline_ms", "identity", "is_read", "kind", "number",
-        "sent_wall_s", "serial", "size", "slot", "standing", "sure", "thread",
-    )  # fmt: skip
+    # What most entries never differ in stands here, since making one has to be cheap.
+    acked_s: float | None = None
+    identity = b""
+    sure = False
+    deadline_ms = 0
+    is_read = False
+    bare = False
+    serial = 0
 
     def __init__(
         self, number: bytes, kind: bytes, thread: str, slot: int, args: list[bytes],
@@ -66,15 +70,8 @@ class Entry:
         self.slot = slot
         self.args: list[bytes] | None = args
         self.size = size
-        self.sent_wall_s = time.time()
-        self.acked_s: float | None = None
-        self.identity = b""
-        self.sure = False
         self.standing = standing
-        self.deadline_ms = 0
-        self.is_read = False
-        self.bare = False
-        self.serial = 0
+        self.sent_wall_s = time.time()
 
     @property
     def in_memory(self) -> bool:
@@ -103,6 +100,23 @@ class OfThread:
             del seen[next(iter(seen))]
 
 
+class OfPrimary:
+    """What one primary has acknowledged, or replays have given it.
+
+    Attributes:
+        entries: How many entries.
+        bytes: How many bytes of them are in memory.
+        by_age: When each was acknowledged, the oldest first; what is no longer so
+            does not agree with the entry.
+    """
+
+    __slots__ = ("by_age", "bytes", "entries")
+
+    def __init__(self) -> None:
+        self.entries = self.bytes = 0
+        self.by_age: deque[tuple[float, Entry]] = deque()
+
+
 class Journal:
     """The entries of one process; whoever calls it holds the lock of its owner.
 
@@ -127,9 +141,8 @@ class Journal:
         self.threads: dict[str, OfThread] = {}
         self.bytes = 0
         self.uncovered = 0
-        self.bytes_of: Counter[bytes] = Counter()
-        self.entries_of: Counter[bytes] = Counter()
-        self._by_age: dict[bytes, deque[tuple[float, Entry]]] = {}
+        self._of_primary: dict[bytes, OfPrimary] = {}
+        self._count = 0
         self._in_memory: deque[Entry] = deque()
         self._reads: deque[Entry] = deque()
         self._read_bytes = 0
@@ -141,12 +154,20 @@ class Journal:
         """Whether something has to leave memory."""
         return (
             self.bytes > self._bytes_max
-            or len(self) > limits.JOURNAL_ENTRIES_MAX
+            or self._count > limits.JOURNAL_ENTRIES_MAX
             or self._read_bytes > self._bytes_max // limits.READS_SHARE
         )
 
+    def of_primary(self, identity: bytes) -> OfPrimary:
+        """What this primary has."""
+        return self._of_primary.get(identity) or OfPrimary()
+
+    def primaries(self) -> list[bytes]:
+        """Those that have any of it."""
+        return [identity for identity, held in self._of_primary.items() if held.entries]
+
     def __len__(self) -> int:
-        return sum(self.entries_of.values())
+        return self._count
 
     # --- what happens to an entry ------------------------------------------------
 
@@ -166,26 +187,37 @@ class Journal:
         """The primary has it, or (not `sure`) may have it."""
         entry.sure = sure
         entry.standing = standing
-        if entry.acked_s is None:
-            entry.acked_s, entry.identity = now_s, identity
-            self.bytes += entry.size
-            self.bytes_of[identity] += entry.size
-            self.entries_of[identity] += 1
-            if self.spool is not None and not entry.is_read:
-                self._put_in_spool(entry, self.spool)
-            if entry.is_read:
-                self._reads.append(entry)
-                self._read_bytes += entry.size
-            elif entry.kind in (PUT, WRITES):  # The others are small.
-                self._in_memory.append(entry)
-        else:
-            self._of(entry.identity, -1, entry)
-            entry.acked_s, entry.identity = now_s, identity
-            self._of(identity, 1, entry)
-        by_age = self._by_age.get(identity)
-        if by_age is None:
-            by_age = self._by_age[identity] = deque()
-        by_age.append((now_s, entry))
+        had = entry.acked_s
+        if had is not None:
+            self._uncount(entry)
+        entry.acked_s, entry.identity = now_s, identity
+        held = self._of_primary.get(identity)
+        if held is None:
+            held = self._of_primary[identity] = OfPrimary()
+        held.entries += 1
+        if entry.in_memory:
+            held.bytes += entry.size
+        held.by_age.append((now_s, entry))
+        if had is None:
+            self._begin_to_hold(entry)
+
+    def _begin_to_hold(self, entry: Entry) -> None:
+        self._count += 1
+        self.bytes += entry.size
+        if entry.is_read:
+            self._reads.append(entry)
+            self._read_bytes += entry.size
+            return
+        if self.spool is not None:
+            self._put_in_spool(entry, self.spool)
+        if entry.kind in (PUT, WRITES):  # The others are small.
+            self._in_memory.append(entry)
+
+    def _uncount(self, entry: Entry) -> None:
+        held = self._of_primary[entry.identity]
+        held.entries -= 1
+        if entry.in_memory:
+            held.bytes -= entry.size
 
     def confirmed(self, entry: Entry, identity: bytes, gen: bytes, now_s: float) -> None:
         """A replay found it with a primary, or gave it to it; in a thread of this gen."""
@@ -194,11 +226,6 @@ class Journal:
             if standing.gen == Standing().gen:
                 standing = standing._replace(gen=gen)
             self.acked(entry, identity, standing, now_s)
-
-    def _of(self, identity: bytes, sign: int, entry: Entry) -> None:
-        self.entries_of[identity] += sign
-        if entry.in_memory:
-            self.bytes_of[identity] += sign * entry.size
 
     def read(self, entry: Entry, identity: bytes, now_s: float) -> None:
         """Something of another writer was read, as the write that would store it."""
@@ -216,7 +243,8 @@ class Journal:
         if not of_thread.entries:
             del self.threads[entry.thread]
         if entry.acked_s is not None:
-            self._of(entry.identity, -1, entry)
+            self._count -= 1
+            self._uncount(entry)
             if entry.in_memory:
                 self.bytes -= entry.size
                 if entry.is_read:
@@ -260,7 +288,7 @@ class Journal:
             primary_of: Tells who has a slot.
             trusted: Primaries whose entries need not be looked at.
         """
-        if not any(self.entries_of[identity] for identity in self.entries_of.keys() - trusted):
+        if not any(self.of_primary(each).entries for each in self._of_primary.keys() - trusted):
             return []
         found: dict[str, float] = {}
         for thread, held in self.threads.items():
@@ -279,7 +307,7 @@ class Journal:
             durable_s: Up to when acknowledgements like this entry's are durable.
         """
         gone: list[Entry] = []
-        for by_age in self._by_age.values():
+        for by_age in [held.by_age for held in self._of_primary.values()]:
             while by_age:
                 acked_s, entry = by_age[0]
                 if entry.acked_s == acked_s:  # Else dropped, or replayed since.
@@ -300,7 +328,7 @@ class Journal:
         before = self.uncovered
         while self._reads and self._read_bytes > self._bytes_max // limits.READS_SHARE:
             self._give_up(self._reads.popleft())
-        while self.bytes > self._bytes_max or len(self) > limits.JOURNAL_ENTRIES_MAX:
+        while self.bytes > self._bytes_max or self._count > limits.JOURNAL_ENTRIES_MAX:
             if not self._in_memory:
                 break
             self._give_up(self._in_memory.popleft())
@@ -310,7 +338,7 @@ class Journal:
         """Let go of what it carries: the spool has it, or else it is uncovered."""
         if entry.acked_s is None or not entry.in_memory:
             return
-        self._of(entry.identity, -1, entry)
+        self._of_primary[entry.identity].bytes -= entry.size
         self.bytes -= entry.size
         if entry.is_read:
             self._read_bytes -= entry.size
@@ -320,8 +348,7 @@ class Journal:
             assert entry.args is not None
             entry.args, entry.bare = [without_payload(entry.args[0])], True
             self.uncovered += not entry.is_read
-        self._of(entry.identity, 1, entry)
-        if len(self) > limits.JOURNAL_ENTRIES_MAX:
+        if self._count > limits.JOURNAL_ENTRIES_MAX:
             self.drop(entry)
 
     # --- the spool -----------------------------------------------------------------
@@ -340,7 +367,7 @@ class Journal:
             entry = absent.pop(row.serial)
             entry.args = unpacked(row).args
             self.bytes += entry.size
-            self.bytes_of[entry.identity] += entry.size
+            self._of_primary[entry.identity].bytes += entry.size
             self._in_memory.append(entry)
         for entry in absent.values():
             self.uncovered += 1

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from langgraph_valkey.loss_window.watermark import NOTHING_YET
 
+NEWS_S = 0.005
+"""Two signs of one primary within this time are one."""
+
 
 class Pulse:
     """Signs of life, by primary, in seconds of a monotonic clock; its owner locks."""
@@ -16,6 +19,10 @@ class Pulse:
     def heard(self, identity: bytes, now_s: float) -> None:
         """It answered."""
         self._heard_s[identity] = now_s
+
+    def is_news(self, identity: bytes, now_s: float) -> bool:
+        """Whether it is worth noting that it accepted a write now."""
+        return now_s - self._accepted_s.get(identity, NOTHING_YET) >= NEWS_S
 
     def accepted(self, identity: bytes, now_s: float) -> None:
         """It accepted a write."""

@@ -147,8 +147,9 @@ class LossWindow:
             return
         identity = answer.identity
         with self._lock:
-            self.rule.accepted(identity, sent_s, now_s)
-            self._pulse.accepted(identity, now_s)
+            if self._pulse.is_news(identity, now_s):
+                self.rule.accepted(identity, sent_s, now_s)
+                self._pulse.accepted(identity, now_s)
             if deadline:
                 entry.deadline_ms = int(deadline)
             journal = self._journal
@@ -341,7 +342,7 @@ class LossWindow:
 
     def needs_beat(self, identity: bytes, now_s: float) -> bool:
         """Whether its watermark stands still for want of writes."""
-        if self.rule.asks_replicas or not self._journal.entries_of[identity]:
+        if self.rule.asks_replicas or not self._journal.of_primary(identity).entries:
             return False
         return self._pulse.idle_s(identity, now_s) >= self.rule.beat_s
 
@@ -349,7 +350,7 @@ class LossWindow:
         """Whether it has been silent for long, or has to tell how far its replicas are."""
         if self.rule.is_open or self.in_trouble:
             return True
-        if self.rule.asks_replicas and self._journal.entries_of[identity]:
+        if self.rule.asks_replicas and self._journal.of_primary(identity).entries:
             return True
         return self._pulse.silent_s(identity, now_s) >= limits.PROBE_S
 
@@ -374,7 +375,7 @@ class LossWindow:
     def is_hopeless(self) -> bool:
         """Whether what is journaled will never be durable, by the kind of server."""
         with self._lock:
-            there = [identity for identity, many in self._journal.entries_of.items() if many]
+            there = self._journal.primaries()
             return bool(there) and all(self.rule.is_alone(identity) for identity in there)
 
     def adopt(self, entry: Entry, now_s: float) -> None:
@@ -394,8 +395,8 @@ class LossWindow:
                     ShardHealth(
                         identity=identity.decode(),
                         watermark_age_s=None if durable_s == NOTHING_YET else now_s - durable_s,
-                        journal_entries=journal.entries_of[identity],
-                        journal_bytes=journal.bytes_of[identity],
+                        journal_entries=journal.of_primary(identity).entries,
+                        journal_bytes=journal.of_primary(identity).bytes,
                         rejecting_s=self._pulse.rejecting_s(identity, now_s),
                         lag_s=rule.lag_s(identity),
                         last_recovery=self.recoveries.last(identity),
