@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 from langgraph_valkey import operations
 from langgraph_valkey.keys import namespace_field, to_text
-from langgraph_valkey.loss_window.journal import PUT, WRITES
+from langgraph_valkey.loss_window.journal import PUT, WRITES, Entry
 from langgraph_valkey.loss_window.window import LossWindow
-from langgraph_valkey.operations import Answer, Stored
+from langgraph_valkey.operations import Answer, Standing, Stored
 from langgraph_valkey.place import Place
 from langgraph_valkey.stored import records, writes
 
@@ -56,7 +56,7 @@ def note(
     """
     if not window.rule.journals:
         return
-    foreign: list[tuple[bytes, bytes, list[bytes], bytes]] = []
+    foreign: list[Entry] = []
     for one in found:
         at = to_text(one.checkpoint_id)
         number = records.entry_of(one.record)
@@ -64,14 +64,24 @@ def note(
             chunks = [digest + chunk for digest, chunk in one.chunks.items() if chunk is not None]
             stored = Stored(one.record, chunks, bytes(16), complete=True, root=True, leans=False)
             call = operations.put(place.keys, number, None, namespace, at, stored, answer.standing)
-            foreign.append((number, PUT, call.args, b""))
+            foreign.append(_entry(number, PUT, place, call.args, answer.standing))
         for index, stored_writes in enumerate(one.writes):
             number = one.entries[16 * index : 16 * index + 16]
             if number[:8] != writer and stored_writes is not None:
                 payload = writes.unstamped(stored_writes)
                 where = place.keys, number, None, namespace, at
                 call = operations.put_writes(*where, payload, answer.standing)
-                foreign.append((number, WRITES, call.args, writes.stamp_of(stored_writes)))
+                standing = answer.standing._replace(stamp=writes.stamp_of(stored_writes))
+                foreign.append(_entry(number, WRITES, place, call.args, standing))
     if foreign:
-        window.read(place.thread, place.keys, answer, max(0, deadline_ms), now_s, foreign)
+        for entry in foreign:
+            entry.deadline_ms = max(0, deadline_ms)
+        window.read(foreign, answer.identity, now_s)
         window.saw_head(place.thread, namespace_field(namespace), found[0].checkpoint_id)
+
+
+def _entry(
+    number: bytes, kind: bytes, place: Place, args: list[bytes], standing: Standing
+) -> Entry:
+    size = sum(map(len, args))
+    return Entry(number, kind, place.thread, place.keys.slot, args, size, standing)

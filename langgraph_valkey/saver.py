@@ -14,7 +14,6 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from langchain_core.runnables import RunnableConfig
@@ -37,14 +36,14 @@ from langgraph_valkey.link import Link, finish, finish_each
 from langgraph_valkey.loss_window import tending
 from langgraph_valkey.loss_window.report import Health, Hooks, RecoveryReport
 from langgraph_valkey.place import thread_in
-from langgraph_valkey.session import Session
+from langgraph_valkey.session import Closing, Session
 from langgraph_valkey.settings import Settings
 from langgraph_valkey.stored.codec import Codec
 
 T = TypeVar("T")
 
 
-class ValkeySaver(BaseCheckpointSaver[str]):
+class ValkeySaver(BaseCheckpointSaver[str], Closing):
     """A LangGraph checkpointer on Valkey.
 
     One object serves blocking and async callers, any number of threads and event
@@ -378,28 +377,6 @@ class ValkeySaver(BaseCheckpointSaver[str]):
     async def aclose(self, drain_s: float | None = None) -> None:
         """Close the connections; see `close`. Other tasks run meanwhile."""
         await self._session.aclose(drain_s)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self.aclose()
 
     def __repr__(self) -> str:
         return (

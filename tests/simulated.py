@@ -273,7 +273,7 @@ def run(
     def take(step: Step) -> Any:
         if step.strikes is not None:
             return step.strikes(link)
-        saver = savers.setdefault(step.writer, memory_saver(at_hand))
+        saver = savers.setdefault(step.writer, memory_saver(at_hand, replay=False))
         result = attempt(step, saver)
         if step.deletes and result is None:
             out.since.clear()

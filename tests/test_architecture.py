@@ -44,7 +44,9 @@ LAYERS = [
     *("glide", "glide.errors", "glide.clients", "glide.exchange", "glide.scan"),
     *("glide.lanes", "glide.link"),
     *("local.resp", "local.watchdog", "local.topology", "local.node", "local.health"),
-    *("local.lifecycle", "local.proxy", "local.single", "local.cluster", "local"),
+    *("local.lifecycle", "local.proxy", "local.framing", "local.log", "local.tunnel"),
+    *("local.replication", "local.gate", "local.front", "local.durable", "local.nodes"),
+    *("local.faults", "local.single", "local.cluster", "local", "local.fixtures"),
     *("aws", "telemetry", "monitor", "session", "saver"),
     *("testing.keyspace", "testing.commands", "testing.interpreter", "testing.memory_link"),
     "testing",
@@ -56,7 +58,6 @@ CORE = LAYERS[LAYERS.index("link") : LAYERS.index("upkeep") + 1]
 
 MAY_LOCK = {
     "stored.codec": "zstd contexts must not be shared between threads",
-    "loss_window.spool": "rows come from many threads",
     "loss_window.spool_file": "SQLite is used from many threads",
     "loss_window.window": "one saver serves many threads, and the monitor looks after it",
     "known": "one saver serves many threads, and they share what it knows",

@@ -28,7 +28,7 @@ from langgraph_valkey.glide.link import BlockingLink
 from langgraph_valkey.keys import thread_keys
 from langgraph_valkey.link import Call, Link, Reply, Script, finish
 from langgraph_valkey.local import LocalValkey
-from langgraph_valkey.operations import Standing, Stored
+from langgraph_valkey.operations import Standing, Status, Stored
 from langgraph_valkey.testing import MemoryLink
 from tests.faces import checkpoint, config, metadata, numbered_id
 
@@ -203,6 +203,9 @@ def masked(call: Call, reply: list[Any]) -> Any:
     rest, at = list(answer.rest), answer.standing
     if call.script.name == "sweep" and len(rest) == 2:
         rest[1:] = [sorted(text[i : i + 16] for i in range(0, len(text), 16)) for text in rest[1:]]
+    deadline_at = {"put": 0, "put_writes": 0, "get": 4, "history": 3}.get(call.script.name)
+    if deadline_at is not None and answer.status is Status.OK:
+        rest[deadline_at] = int(rest[deadline_at] or 0) > 0
     known = int(at.stamp) > 0, int(at.gen) > 1, at.nonce
     return answer.status, len(answer.identity), known, without_stamps(rest)
 

@@ -239,15 +239,14 @@ MUTANTS = {
     "late creation": (one_writer, "admit", "dead > 0 and newest <= dead", "false"),
     "removed checkpoint": (one_writer, "admit", "removed > 0 and newest <= removed", "false"),
     "stamps go on": (two_writers, "admit", "math.max(now, tonumber(sub(m, 33, 48)) + 1)", "now"),
-    "deletion stamp": (two_writers, "delete", "math.max(clock(), t and t.stamp or 0)", "clock()"),
+    "deletion stamp": (
+        two_writers,
+        "delete",
+        "math.max(clock(), t and t.stamp or 0, tonumber(ARGV[3]))",
+        "clock()",
+    ),
     "removals marked": (one_writer, "remove", "save(t, '1')", "save(t, '0')"),
     "missing chunks": (one_writer, "put", "if #lacking > 0", "if false"),
-    "parent trusted unseen": (
-        one_writer,
-        "put",
-        "not parent or sub(parent, 2, 17) ~= TRUSTED",
-        "TRUSTED == string.rep('\\0', 16)",
-    ),
     "late put": (one_writer, "put", "if not late", "if true"),
     "order of one writer": (one_writer, "put", "above(sub(here, 10, 17), sub(ENTRY, 9))", "true"),
     "head only forward": (one_writer, "put", "head == '' or above(ID, head)", "true"),
@@ -271,7 +270,7 @@ MUTANTS = {
         "not call('ZSCORE', INDEX, '!' .. sub(m, 1, 16))",
         "false",
     ),
-    "head after a removal": (one_writer, "remove", "if id == head", "if false"),
+    "head after a removal": (one_writer, "change", "if id ~= head", "if true"),
 }
 
 

@@ -265,7 +265,11 @@ class Journal:
     # --- what has to be replayed -----------------------------------------------------
 
     def of_thread(self, thread: str, *, but: bytes | None) -> list[Entry]:
-        """A thread's entries that some primary has, or may have, acknowledged.
+        """A thread's entries that have to be replayed.
+
+        Whose outcome is not known is replayed only if something later of its thread
+        was acknowledged, and so may build upon it; else its caller has been told to
+        call again, and must not meet it later. It is forgotten then.
 
         Args:
             thread: The thread's name.
@@ -274,12 +278,11 @@ class Journal:
         held = self.threads.get(thread)
         if held is None:
             return []
-        self._load(list(held.entries.values()))
-        return [
-            entry
-            for entry in held.entries.values()
-            if entry.acked_s is not None and entry.identity != but
-        ]
+        entries = [entry for entry in held.entries.values() if entry.acked_s is not None]
+        while entries and not entries[-1].sure:
+            self.drop(entries.pop())
+        self._load(entries)
+        return [entry for entry in entries if entry.identity != but and entry.args is not None]
 
     def behind(self, primary_of: Callable[[int], bytes], trusted: Set[bytes]) -> list[str]:
         """Threads with entries of another primary than their slot has; newest first.

@@ -178,30 +178,11 @@ class LossWindow:
                 primary = self._shards.primary_of(keys.slot)
                 self._journal.acked(entry, primary, entry.standing, now_s, sure=False)
 
-    def read(
-        self, thread: str, keys: ThreadKeys, answer: Answer, deadline_ms: int, now_s: float,
-        found: Sequence[tuple[bytes, bytes, list[bytes], bytes]],
-    ) -> None:  # fmt: skip
-        """What other writers stored was read, and may be built upon.
-
-        Args:
-            thread: The thread's name.
-            keys: Its keys.
-            answer: The answer that held it.
-            deadline_ms: When the thread expires, on the server's clock; 0 for never.
-            now_s: When it came.
-            found: Number, kind, and arguments of the call that would store it; and
-                its stamp, or b"" for the thread's.
-        """
+    def read(self, entries: Sequence[Entry], identity: bytes, now_s: float) -> None:
+        """What other writers stored was read, as the writes that would store it."""
         with self._lock:
-            for number, kind, args, stamp in found:
-                standing = answer.standing
-                if stamp:
-                    standing = standing._replace(stamp=stamp)
-                size = sum(map(len, args))
-                entry = Entry(number, kind, thread, keys.slot, args, size, standing)
-                entry.deadline_ms = deadline_ms
-                self._journal.read(entry, answer.identity, now_s)
+            for entry in entries:
+                self._journal.read(entry, identity, now_s)
             full = self._journal.is_full
         if full:
             self._make_room()
