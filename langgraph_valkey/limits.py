@@ -140,6 +140,12 @@ FORMER_S = 3.0
 """How long a primary that was replaced is not believed: it may have been frozen, and
 not know. Later, a slot may have been moved back to it."""
 
+REFUSED_PAUSE_S = 0.2
+"""Pause before a replay that was refused is tried again in the way of a read."""
+
+VERIFY_PAGE = 500
+"""Slots that are asked at once who has them, after one of them was taken over."""
+
 FORMER_PAUSE_S = 0.1
 """Pause before asking again when a replaced primary answered."""
 

@@ -109,7 +109,7 @@ async def store(core: Asker, link: Link, place: Place, write: Write, standing: S
             _taken(window, entry, write, answer, sent_s, now_s)
             return answer
         elif answer.status is Status.MOVED:
-            continue  # What was lost of the thread is replayed first.
+            await replay_thread(window, link, place.thread)
         elif _may_heal(window, place, answer) and not is_replayed:
             is_replayed = True
             await replay_thread(window, link, place.thread, force=True)
@@ -132,11 +132,11 @@ async def store(core: Asker, link: Link, place: Place, write: Write, standing: S
 def _may_heal(window: LossWindow, place: Place, answer: Answer) -> bool:
     """Whether the thread lost something that may stand in the journal.
 
-    A server that tells who it is has lost nothing since it was replayed to, so there
-    what is gone was evicted, or removed by someone.
+    Where each loss shows by another identity, what is gone without one was evicted,
+    or removed by someone.
     """
     rewound = answer.status is Status.REWOUND
-    lost = rewound or (answer.status in _LOST and not answer.identity)
+    lost = rewound or (answer.status in _LOST and answer.may_hide_loss)
     return lost and not window.is_durable(place.thread)
 
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
@@ -45,7 +46,10 @@ _HEALING = frozenset({Kind.STALE, Kind.BROKEN, Kind.NOT_SENT})
 """After one of these a standalone client is made anew."""
 
 _TIMEOUTS_MOST = 2
-"""So it is after this many timeouts in a row."""
+"""So it is after this many timeouts in a row; a cluster's after as many within ..."""
+
+_TIMEOUTS_WITHIN_S = 10.0
+"""... this time."""
 
 
 def closed() -> ConfigurationError:
@@ -56,9 +60,11 @@ def closed() -> ConfigurationError:
 class Health:
     """When the clients of a link have to be made anew; its lanes share one.
 
-    Only standalone clients ever have to: such a client stays with the node it
-    found at first. One lane's trouble ends the clients of all, since a demoted
-    primary refuses writes but goes on answering reads, from a past it is stuck in.
+    A standalone client stays with the node it found at first. One lane's trouble ends
+    the clients of all, since a demoted primary refuses writes but goes on answering
+    reads, from a past it is stuck in. A cluster client finds a new primary by itself,
+    except where the old one is frozen and keeps its connections open: it goes on
+    asking that one, and all it shows is timeouts.
 
     Args:
         settings: Where the server is.
@@ -68,6 +74,7 @@ class Health:
         self.matters = not settings.cluster_mode
         self.generation = 0
         self._timeouts = 0
+        self._last_timeouts: deque[float] = deque(maxlen=_TIMEOUTS_MOST)
 
     def note(self, generation: int, result: Any, error: GlideError | None = None) -> None:
         """Take note of how a call ended; start a new generation if need be.
@@ -83,10 +90,24 @@ class Health:
             found = result if isinstance(result, list) else []
             failures = [each for each in found if isinstance(each, RequestError)]
         kinds = [kind_of(failure) for failure in failures]
+        if not self.matters:
+            self._note_of_cluster(generation, kinds)
+            return
         self._timeouts = self._timeouts + 1 if Kind.TIMED_OUT in kinds else 0
         if not _HEALING.isdisjoint(kinds) or self._timeouts >= _TIMEOUTS_MOST:
             self._timeouts = 0
             self.generation = max(self.generation, generation + 1)
+
+    def _note_of_cluster(self, generation: int, kinds: list[Kind]) -> None:
+        """Timeouts alone count, and successes don't: they may be another shard's."""
+        if Kind.TIMED_OUT not in kinds or generation != self.generation:
+            return
+        now_s = time.monotonic()
+        self._last_timeouts.append(now_s)
+        recent = [each for each in self._last_timeouts if now_s - each < _TIMEOUTS_WITHIN_S]
+        if len(recent) == _TIMEOUTS_MOST:
+            self.generation = generation + 1
+            self._last_timeouts.clear()
 
 
 class _Held:
@@ -136,8 +157,7 @@ class BlockingLane:
             if self._health.matters:
                 self._health.note(held.generation, result)
         except GlideError as error:
-            if self._health.matters:
-                self._health.note(held.generation, None, error)
+            self._health.note(held.generation, None, error)
             raise
         finally:
             self._leave(held)
@@ -282,8 +302,7 @@ class NativeLane:
                 raise GlideTimeoutError("timed out: the reply was lost") from None
             raise
         except GlideError as error:
-            if self._health.matters:
-                self._health.note(generation, None, error)
+            self._health.note(generation, None, error)
             raise
         finally:
             del entered[task]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from langgraph_valkey import limits, operations
+from langgraph_valkey.errors import Unreachable, WriteRejected
 from langgraph_valkey.keys import ThreadKeys
 from langgraph_valkey.link import Link
 from langgraph_valkey.loss_window.replay import ThreadReplay
@@ -17,7 +18,7 @@ _ABSENT = (Status.NONE, Status.TORN)
 
 
 async def replay_thread(
-    window: LossWindow, link: Link, thread: str, *, force: bool = False
+    window: LossWindow, link: Link, thread: str, *, force: bool = False, patient: bool = True
 ) -> ThreadReplay | None:
     """Replay what is journaled of a thread; None if there is nothing to be replayed.
 
@@ -26,23 +27,28 @@ async def replay_thread(
         link: Over which.
         thread: The thread's name.
         force: Also what the present primary itself has acknowledged.
+        patient: Whether a refusal is waited out, as of a write.
     """
     for _ in range(limits.REPLAY_TRIES):
         replay = window.replay_of(thread, force=force)
         if replay is None:
             return None
-        await _run(window, link, [replay])
+        await _run(window, link, [replay], patient=patient)
         if replay.moved_to is None:
             return replay
         # Its primary was replaced once more.
     return None
 
 
-async def _run(window: LossWindow, link: Link, replays: Sequence[ThreadReplay]) -> None:
+async def _run(
+    window: LossWindow, link: Link, replays: Sequence[ThreadReplay], *, patient: bool = True
+) -> None:
     """Replay threads side by side, page by page."""
     active = list(replays)
     while active:
         asked = [(replay, call) for replay in active if (call := replay.next()) is not None]
+        for _, call in asked:
+            call.patient = patient
         replies = await link.send([call for _, call in asked]) if asked else []
         for (replay, _), reply in zip(asked, replies, strict=True):
             answer = operations.read(reply)
@@ -53,7 +59,7 @@ async def _run(window: LossWindow, link: Link, replays: Sequence[ThreadReplay]) 
         going_on = [replay for replay, _ in asked if replay.moved_to is None]
         for replay in active:
             if replay not in going_on:
-                window.replayed(replay)
+                window.replayed(replay, link.now())
         active = going_on
 
 
@@ -98,8 +104,8 @@ async def not_yet(
     if heard is Heard.FORMER:
         await link.sleep(limits.FORMER_PAUSE_S)
         return True
-    if window.is_recovering:
-        if await replay_thread(window, link, thread) is not None:
+    if heard is Heard.CHANGED or window.is_recovering:
+        if await _replay_for_read(window, link, thread):
             return True
         wait_s = window.waits_until_s(thread, answer.identity) - now_s
         if wait_s > 0:
@@ -108,11 +114,31 @@ async def not_yet(
     elif window.waits_until_s(thread, answer.identity) > now_s:
         await link.sleep(window.waits_until_s(thread, answer.identity) - now_s)
         return True
-    if answer.identity or tries or window.is_durable(thread):
+    if not answer.may_hide_loss or tries or window.is_durable(thread):
         return False
-    # A server that hides who it is: all there is to go by is what it has.
+    # All there is to go by is what it has.
     behind = answer.standing.gen == known.gen and answer.standing.stamp < known.stamp
     if (behind and known.exists) or answer.status in _ABSENT:
         replay = await replay_thread(window, link, thread, force=True)
         return replay is not None and replay.outcome.replayed > 0
     return False
+
+
+async def _replay_for_read(window: LossWindow, link: Link, thread: str) -> bool:
+    """Replay a thread that is to be read; whether there was anything to be replayed.
+
+    Raises:
+        Unreachable: The server refuses writes, so what it lost can't be given back yet,
+            and what it has must not pass for the thread.
+    """
+    until_s = link.now() + limits.READ_DEADLINE_S
+    while True:
+        try:
+            return await replay_thread(window, link, thread, patient=False) is not None
+        except WriteRejected as refusal:
+            if link.now() >= until_s:
+                raise Unreachable(
+                    f"another primary has taken over the shard of thread {thread!r} and refuses "
+                    "writes, so what may have been lost can't be replayed yet: call again"
+                ) from refusal
+            await link.sleep(limits.REFUSED_PAUSE_S)

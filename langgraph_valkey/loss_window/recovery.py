@@ -92,11 +92,12 @@ class Recoveries:
         """A primary has replaced another; the recovery that goes on, if one does."""
         return self._open.setdefault(identity, Recovery(identity, now_s))
 
-    def add(self, identity: bytes, thread: str, outcome: Outcome) -> None:
+    def add(self, identity: bytes, thread: str, outcome: Outcome, now_s: float) -> None:
         """A thread was replayed to this primary."""
-        recovery = self._open.get(identity)
-        if recovery is not None:
-            recovery.add(thread, outcome)
+        if outcome.replayed or outcome.lost:
+            self.begin(identity, now_s)
+        if identity in self._open:
+            self._open[identity].add(thread, outcome)
         if self._raises_forks and outcome.forks:
             self._forked[thread] = next(reversed(outcome.forks.values()))
 

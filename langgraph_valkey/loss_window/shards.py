@@ -41,6 +41,7 @@ class Shards:
         self._keys_in: dict[int, ThreadKeys] = {}
         self._taken_over_s: dict[bytes, float] = {}
         self._replaced_s: dict[bytes, float] = {}
+        self._verified_s: dict[bytes, float] = {}
 
     def primary_of(self, slot: int) -> bytes:
         """Who is expected to answer for a slot; `ANYONE` if none has yet."""
@@ -67,6 +68,19 @@ class Shards:
     def taken_over_s(self, identity: bytes) -> float:
         """When this process first heard that it replaced another; else long ago."""
         return self._taken_over_s.get(identity, float("-inf"))
+
+    def to_verify(self, now_s: float) -> list[ThreadKeys]:
+        """Slots of primaries that lost another slot, and were not asked since.
+
+        One that was replaced has lost them all; one that gave a slot away has not.
+        """
+        asked = {
+            identity
+            for identity, replaced_s in self._replaced_s.items()
+            if replaced_s > self._verified_s.get(identity, float("-inf"))
+        }
+        self._verified_s.update(dict.fromkeys(asked, now_s))
+        return [self._keys_in[slot] for slot, who in self._of_slot.items() if who in asked]
 
     def never_replaced(self) -> set[bytes]:
         """Primaries that have kept all their slots."""

@@ -31,6 +31,7 @@ async def tend(window: LossWindow, link: Link) -> None:
             troubled = True
     if window.is_recovering or window.behind():
         try:
+            await _verify(window, link)
             await recover(window, link)
         except LanggraphValkeyError:
             troubled = True
@@ -64,6 +65,16 @@ async def _look_after(window: LossWindow, link: Link, shard: Shard) -> None:
         window.heard(shard.keys, answer.identity, link.now())
         info, system = (text.decode(errors="replace") for text in answer.rest)
         window.looked(answer.identity, now_s, info, system)
+
+
+async def _verify(window: LossWindow, link: Link) -> None:
+    """Ask for each slot of a primary that was replaced in one, who has it now."""
+    keys = window.to_verify(link.now())
+    for at in range(0, len(keys), limits.VERIFY_PAGE):
+        some = keys[at : at + limits.VERIFY_PAGE]
+        replies = await link.send([operations.chunks(each, ()) for each in some])
+        for each, reply in zip(some, replies, strict=True):
+            window.heard(each, operations.read(reply).identity, link.now())
 
 
 async def drain(window: LossWindow, link: Link, until_s: float, unreachable_s: float) -> bool:

@@ -83,6 +83,7 @@ class LossWindow:
         self._shards = Shards()
         self.recoveries = Recoveries(self._hooks, raises_forks=self._raises_forks)
         self._pulse = Pulse()
+        self._heirs: dict[bytes, set[bytes]] = {}
         self._is_full, self._told_uncovered = False, 0
         self.in_trouble = False
         self.is_watched = False
@@ -109,7 +110,10 @@ class LossWindow:
             if heard is Heard.CHANGED:
                 self.rule.replaced(before)
                 self._pulse.replaced(before)
-                self.recoveries.begin(identity, now_s)
+                if identity not in self._heirs.setdefault(before, set()):
+                    # A slot that is found out later belongs to the same failover.
+                    self._heirs[before].add(identity)
+                    self.recoveries.begin(identity, now_s)
         if heard is Heard.CHANGED:
             self.wake()
         return heard
@@ -289,11 +293,11 @@ class LossWindow:
             for entry in unwanted:
                 self._journal.drop(entry)
 
-    def replayed(self, done: ThreadReplay) -> None:
+    def replayed(self, done: ThreadReplay, now_s: float) -> None:
         """A thread was replayed as far as it could be."""
         with self._lock:
             identity = self._shards.primary_of(done.keys.slot)
-            self.recoveries.add(identity, done.thread, done.outcome)
+            self.recoveries.add(identity, done.thread, done.outcome, now_s)
         self.recoveries.tell_forks(done.outcome.forks.values())
 
     def begin_recovery(self, now_s: float) -> None:
@@ -320,6 +324,11 @@ class LossWindow:
         """The primaries this process knows, and how each is reached."""
         with self._lock:
             return list(self._shards)
+
+    def to_verify(self, now_s: float) -> list[ThreadKeys]:
+        """Slots that may have been taken over together with another one."""
+        with self._lock:
+            return self._shards.to_verify(now_s)
 
     def needs_beat(self, identity: bytes, now_s: float) -> bool:
         """Whether its watermark stands still for want of writes."""
@@ -349,9 +358,8 @@ class LossWindow:
 
     def is_durable(self, thread: str | None = None) -> bool:
         """Whether nothing is journaled any more, of a thread or of all."""
-        if thread is not None:
-            return thread not in self._journal.threads
-        return not self._journal.threads
+        held = self._journal.threads
+        return thread not in held if thread is not None else not held
 
     def is_hopeless(self) -> bool:
         """Whether what is journaled will never be durable, by the kind of server."""

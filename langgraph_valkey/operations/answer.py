@@ -60,8 +60,9 @@ class Answer(NamedTuple):
 
     Attributes:
         status: How the operation ended.
-        identity: Which primary answered: its `master_replid`, or its node id where
-            that is hidden, 40 characters; empty where the server tells neither.
+        identity: Which primary answered: its `master_replid`, or where that is hidden
+            ``n`` and its node id but for the last digit, 40 characters; empty where the
+            server tells neither.
         standing: The thread as the server has it.
         rest: What else the script returned.
     """
@@ -70,6 +71,14 @@ class Answer(NamedTuple):
     identity: bytes
     standing: Standing
     rest: list[Any]
+
+    @property
+    def may_hide_loss(self) -> bool:
+        """Whether the server may have lost something and still be the same, by its identity.
+
+        A node id does not change when the node comes back empty, or fails back.
+        """
+        return not self.identity or self.identity[:1] == b"n"
 
 
 _STATUS = {status.value: status for status in Status}

@@ -28,8 +28,8 @@ local NEVER = '0000000000000000'
 local NOBODY = string.rep('\0', 16)
 local ANYONE = string.rep('0', 40)
 
--- Which primary this is: its replication id, which each failover changes, or its
--- node id where that is hidden.
+-- Which primary this is: its replication id, which each failover changes, or, marked
+-- as such, its node id where that is hidden.
 local INFO = redis.pcall('INFO', 'replication')
 local ME = ''
 if type(INFO) == 'string' then
@@ -38,7 +38,7 @@ if type(INFO) == 'string' then
 end
 if ME == '' then
   local id = redis.pcall('CLUSTER', 'MYID')
-  ME = type(id) == 'string' and id or ''
+  ME = type(id) == 'string' and 'n' .. sub(id, 1, 39) or ''
 end
 
 -- Whether the caller takes another primary for this one. What it then sends must
