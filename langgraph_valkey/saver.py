@@ -327,7 +327,7 @@ class ValkeySaver(BaseCheckpointSaver[str], Closing):
 
     def health(self) -> Health:
         """What is not durable yet, how far behind shards are, and what failovers did."""
-        return self._window.health(time.monotonic())
+        return self._window.vitals.health(time.monotonic())
 
     def recover(self) -> RecoveryReport | None:
         """Replay all that is journaled now. Never needed; safe at any time.

@@ -100,7 +100,7 @@ class Session:
             link.close()
 
     def _say_what_is_left(self) -> None:
-        left = self.window.health(time.monotonic()).journal_entries
+        left = self.window.vitals.health(time.monotonic()).journal_entries
         if self.window.spool is not None:
             _log.info("%d writes were not durable yet at the end; the spool keeps them", left)
             return

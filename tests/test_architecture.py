@@ -36,7 +36,8 @@ LAYERS = [
     *("loss_window", "loss_window.report", "loss_window.watermark", "loss_window.durability"),
     *("loss_window.spool_file", "loss_window.spool_adoption", "loss_window.spool"),
     *("loss_window.journal", "loss_window.shards", "loss_window.pulse", "loss_window.replay"),
-    *("loss_window.recovery", "loss_window.window", "loss_window.recovering"),
+    *("loss_window.recovery", "loss_window.vitals", "loss_window.window"),
+    "loss_window.recovering",
     "loss_window.tending",
     *("place", "known", "reads", "storing"),
     *("drafts", "loading", "checkpoints", "listing", "upkeep"),
@@ -59,6 +60,7 @@ CORE = LAYERS[LAYERS.index("link") : LAYERS.index("upkeep") + 1]
 MAY_LOCK = {
     "stored.codec": "zstd contexts must not be shared between threads",
     "loss_window.spool_file": "SQLite is used from many threads",
+    "loss_window.vitals": "it looks at the parts of a window under its lock",
     "loss_window.window": "one saver serves many threads, and the monitor looks after it",
     "known": "one saver serves many threads, and they share what it knows",
 }

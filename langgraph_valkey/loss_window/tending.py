@@ -24,7 +24,7 @@ async def tend(window: LossWindow, link: Link) -> None:
     says that there is one.
     """
     troubled = False
-    for shard in window.shards():
+    for shard in window.vitals.shards():
         try:
             await _look_after(window, link, shard)
         except LanggraphValkeyError:
@@ -54,22 +54,22 @@ def adopt(window: LossWindow) -> None:
 
 async def _look_after(window: LossWindow, link: Link, shard: Shard) -> None:
     now_s = link.now()
-    if window.needs_beat(shard.identity, now_s):
+    if window.vitals.needs_beat(shard.identity, now_s):
         [reply] = await link.send([operations.beat(shard.keys)])
         answer = operations.read(reply)
         window.heard(shard.keys, answer.identity, link.now())
-        window.beaten(answer.identity, now_s, link.now())
-    if window.needs_look(shard.identity, now_s):
+        window.vitals.beaten(answer.identity, now_s, link.now())
+    if window.vitals.needs_look(shard.identity, now_s, in_trouble=window.in_trouble):
         [reply] = await link.send([operations.look(shard.keys)])
         answer = operations.read(reply)
         window.heard(shard.keys, answer.identity, link.now())
         info, system = (text.decode(errors="replace") for text in answer.rest)
-        window.looked(answer.identity, now_s, info, system)
+        window.vitals.looked(answer.identity, now_s, info, system)
 
 
 async def _verify(window: LossWindow, link: Link) -> None:
     """Ask for each slot of a primary that was replaced in one, who has it now."""
-    keys = window.to_verify(link.now())
+    keys = window.vitals.to_verify(link.now())
     for at in range(0, len(keys), limits.VERIFY_PAGE):
         some = keys[at : at + limits.VERIFY_PAGE]
         replies = await link.send([operations.chunks(each, ()) for each in some])

@@ -26,9 +26,10 @@ from langgraph_valkey.loss_window.journal import DELETE, Entry, Journal
 from langgraph_valkey.loss_window.pulse import Pulse
 from langgraph_valkey.loss_window.recovery import Recoveries
 from langgraph_valkey.loss_window.replay import ThreadReplay
-from langgraph_valkey.loss_window.report import Health, Hooks, RecoveryReport, ShardHealth
-from langgraph_valkey.loss_window.shards import Heard, Shard, Shards
+from langgraph_valkey.loss_window.report import Hooks, RecoveryReport
+from langgraph_valkey.loss_window.shards import Heard, Shards
 from langgraph_valkey.loss_window.spool import Spool
+from langgraph_valkey.loss_window.vitals import Vitals
 from langgraph_valkey.loss_window.watermark import NOTHING_YET
 from langgraph_valkey.operations import Answer, Standing
 
@@ -52,6 +53,8 @@ class LossWindow:
 
     Attributes:
         wake: Called when a monitor should look after it, soon.
+        vitals: How the shards are, for a monitor and for people.
+        recoveries: What failovers did.
         in_trouble: A shard did not answer when it was last asked.
     """
 
@@ -85,6 +88,9 @@ class LossWindow:
         self._pulse = Pulse()
         self._heirs: dict[bytes, set[bytes]] = {}
         self._is_full, self._told_uncovered = False, 0
+        self.vitals = Vitals(
+            self._lock, self.rule, self._pulse, self._journal, self._shards, self.recoveries
+        )
         self.in_trouble = False
         self.is_watched = False
         self.adopted_s = NOTHING_YET
@@ -105,7 +111,7 @@ class LossWindow:
         if not identity or self._shards.primary_of(keys.slot) == identity:
             return Heard.CURRENT
         with self._lock:
-            before = self._shards.primary_of(keys.slot)
+            before = self.primary_of(keys)
             heard = self._shards.heard(keys, identity, now_s)
             if heard is Heard.CHANGED:
                 self.rule.replaced(before)
@@ -318,44 +324,6 @@ class LossWindow:
         self.recoveries.tell(reports)
         return reports
 
-    # --- what a monitor needs --------------------------------------------------------
-
-    def shards(self) -> list[Shard]:
-        """The primaries this process knows, and how each is reached."""
-        with self._lock:
-            return list(self._shards)
-
-    def to_verify(self, now_s: float) -> list[ThreadKeys]:
-        """Slots that may have been taken over together with another one."""
-        with self._lock:
-            return self._shards.to_verify(now_s)
-
-    def needs_beat(self, identity: bytes, now_s: float) -> bool:
-        """Whether its watermark stands still for want of writes."""
-        if self.rule.asks_replicas or not self._journal.of_primary(identity).entries:
-            return False
-        return self._pulse.idle_s(identity, now_s) >= self.rule.beat_s
-
-    def needs_look(self, identity: bytes, now_s: float) -> bool:
-        """Whether it has been silent for long, or has to tell how far its replicas are."""
-        if self.rule.is_open or self.in_trouble:
-            return True
-        if self.rule.asks_replicas and self._journal.of_primary(identity).entries:
-            return True
-        return self._pulse.silent_s(identity, now_s) >= limits.PROBE_S
-
-    def beaten(self, identity: bytes, sent_s: float, now_s: float) -> None:
-        """A heartbeat was accepted."""
-        with self._lock:
-            self.rule.accepted(identity, sent_s, now_s)
-            self._pulse.accepted(identity, now_s)
-
-    def looked(self, identity: bytes, asked_s: float, info: str, system: str) -> None:
-        """A primary told about itself."""
-        with self._lock:
-            self.rule.looked(identity, asked_s, info, system)
-            self._pulse.heard(identity, asked_s)
-
     def is_durable(self, thread: str | None = None) -> bool:
         """Whether nothing is journaled any more, of a thread or of all."""
         held = self._journal.threads
@@ -372,31 +340,3 @@ class LossWindow:
         with self._lock:
             if self._journal.sent(entry) is entry:
                 self._journal.acked(entry, ADOPTED, entry.standing, now_s, sure=entry.sure)
-
-    def health(self, now_s: float) -> Health:
-        """All of it, for people."""
-        with self._lock:
-            journal, rule = self._journal, self.rule
-            shards = []
-            for identity, _ in self._shards:
-                durable_s = rule.durable_s(identity, now_s)
-                shards.append(
-                    ShardHealth(
-                        identity=identity.decode(),
-                        watermark_age_s=None if durable_s == NOTHING_YET else now_s - durable_s,
-                        journal_entries=journal.of_primary(identity).entries,
-                        journal_bytes=journal.of_primary(identity).bytes,
-                        rejecting_s=self._pulse.rejecting_s(identity, now_s),
-                        lag_s=rule.lag_s(identity),
-                        last_recovery=self.recoveries.last(identity),
-                    )
-                )
-            return Health(
-                durability=rule.durability,
-                durability_from=rule.source,
-                shards=tuple(shards),
-                journal_entries=len(journal),
-                journal_bytes=journal.bytes,
-                uncovered=journal.uncovered,
-                recoveries=self.recoveries.count,
-            )
