@@ -33,7 +33,7 @@ from langgraph_valkey.checkpoints import Checkpoints
 from langgraph_valkey.drafts import Writer
 from langgraph_valkey.known import Known
 from langgraph_valkey.link import Link, finish, finish_each
-from langgraph_valkey.loss_window import tending
+from langgraph_valkey.loss_window import recovering, tending
 from langgraph_valkey.loss_window.report import Health, Hooks, RecoveryReport
 from langgraph_valkey.place import thread_in
 from langgraph_valkey.session import Closing, Session
@@ -335,15 +335,15 @@ class ValkeySaver(BaseCheckpointSaver[str], Closing):
         The monitor does it by itself after a failover.
 
         Returns:
-            What came of it; None if nothing is journaled.
+            What came of it, over all shards; None if nothing is journaled.
         """
         with self._calls:
-            return finish(tending.recover_all(self._window, self._blocking))
+            return finish(recovering.recover(self._window, self._blocking, everything=True))
 
     async def arecover(self) -> RecoveryReport | None:
         """See `recover`."""
         with self._calls:
-            return await tending.recover_all(self._window, self._loops)
+            return await recovering.recover(self._window, self._loops, everything=True)
 
     def wait_durable(self, config: RunnableConfig, timeout_s: float) -> bool:
         """Wait until what this process wrote to a thread can't be lost any more.

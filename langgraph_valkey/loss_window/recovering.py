@@ -8,6 +8,7 @@ from langgraph_valkey import limits, operations
 from langgraph_valkey.errors import Unreachable, WriteRejected
 from langgraph_valkey.keys import ThreadKeys
 from langgraph_valkey.link import Link
+from langgraph_valkey.loss_window.recovery import Recovery
 from langgraph_valkey.loss_window.replay import ThreadReplay
 from langgraph_valkey.loss_window.report import RecoveryReport
 from langgraph_valkey.loss_window.shards import Heard
@@ -63,20 +64,31 @@ async def _run(
         active = going_on
 
 
-async def recover(window: LossWindow, link: Link, *, force: bool = False) -> list[RecoveryReport]:
+async def recover(
+    window: LossWindow, link: Link, *, everything: bool = False
+) -> RecoveryReport | None:
     """Replay all threads of which something may have been lost, the active ones first.
 
     Args:
         window: The saver's.
         link: Over which.
-        force: Replay all that is journaled, whether or not a primary was replaced.
+        everything: Replay all that is journaled, whether or not a primary was replaced.
+
+    Returns:
+        What came of it; None if there was nothing to be replayed.
     """
-    threads = window.behind(everything=force)
+    here = Recovery(b"", link.now())
+    threads = window.behind(everything=everything)
     for at in range(0, len(threads), limits.REPLAY_THREADS):
         some = threads[at : at + limits.REPLAY_THREADS]
-        replays = [window.replay_of(thread, force=force) for thread in some]
-        await _run(window, link, [replay for replay in replays if replay is not None])
-    return [] if window.behind() else window.recovered(link.now())
+        found = [window.replay_of(thread, force=everything) for thread in some]
+        replays = [replay for replay in found if replay is not None]
+        await _run(window, link, replays)
+        for replay in replays:
+            here.add(replay.thread, replay.outcome)
+    if not window.behind():
+        window.recovered(link.now())
+    return here.report(link.now()) if threads else None
 
 
 async def not_yet(

@@ -35,7 +35,7 @@ class RecoveryReport:
     An *entry* is a checkpoint, a task's pending writes, or a deletion.
 
     Attributes:
-        shard: Identity of the primary that was replayed to.
+        shard: Identity of the primary that was replayed to; "" for all shards.
         replayed: Entries that the server had lost, and has again.
         already_there: Entries that it had not lost.
         deleted: Entries that were not wanted any more: their thread, or their

@@ -9,7 +9,6 @@ from langgraph_valkey.errors import LanggraphValkeyError
 from langgraph_valkey.link import Link
 from langgraph_valkey.loss_window.journal import unpacked
 from langgraph_valkey.loss_window.recovering import recover
-from langgraph_valkey.loss_window.report import RecoveryReport
 from langgraph_valkey.loss_window.shards import Shard
 from langgraph_valkey.loss_window.window import LossWindow
 
@@ -98,15 +97,6 @@ async def drain(window: LossWindow, link: Link, until_s: float, unreachable_s: f
             return False
         await link.sleep(DRAIN_PAUSE_S)
     return True
-
-
-async def recover_all(window: LossWindow, link: Link) -> RecoveryReport | None:
-    """Replay all that is journaled; what came of it, if there was anything."""
-    if window.is_durable():
-        return None
-    window.begin_recovery(link.now())
-    reports = await recover(window, link, force=True)
-    return reports[-1] if reports else None
 
 
 async def wait_durable(window: LossWindow, link: Link, thread: str, timeout_s: float) -> bool:

@@ -26,7 +26,7 @@ from langgraph_valkey.loss_window.journal import DELETE, Entry, Journal
 from langgraph_valkey.loss_window.pulse import Pulse
 from langgraph_valkey.loss_window.recovery import Recoveries
 from langgraph_valkey.loss_window.replay import ThreadReplay
-from langgraph_valkey.loss_window.report import Hooks, RecoveryReport
+from langgraph_valkey.loss_window.report import Hooks
 from langgraph_valkey.loss_window.shards import Heard, Shards
 from langgraph_valkey.loss_window.spool import Spool
 from langgraph_valkey.loss_window.vitals import Vitals
@@ -306,23 +306,16 @@ class LossWindow:
             self.recoveries.add(identity, done.thread, done.outcome, now_s)
         self.recoveries.tell_forks(done.outcome.forks.values())
 
-    def begin_recovery(self, now_s: float) -> None:
-        """Someone asks for a replay of all there is."""
-        with self._lock:
-            for identity, _ in self._shards:
-                self.recoveries.begin(identity, now_s)
-
     def incomplete(self, thread: str, identity: bytes, now_s: float) -> None:
         """Something of the thread is lost that this process does not have."""
         with self._lock:
             self.recoveries.begin(identity, now_s).give_up(thread)
 
-    def recovered(self, now_s: float) -> list[RecoveryReport]:
-        """All that had to be replayed has been: what came of it."""
+    def recovered(self, now_s: float) -> None:
+        """All that had to be replayed has been: tell what came of it."""
         with self._lock:
             reports = self.recoveries.end(now_s)
         self.recoveries.tell(reports)
-        return reports
 
     def is_durable(self, thread: str | None = None) -> bool:
         """Whether nothing is journaled any more, of a thread or of all."""
