@@ -1,7 +1,8 @@
 """LangGraph checkpoints on Valkey.
 
-`ValkeySaver` is the checkpointer; `Settings` says where the server is. Servers
-for development and tests are in `langgraph_valkey.local`.
+`ValkeySaver` is the checkpointer; `Settings` says where the server is; `Hooks` are
+told what a failover lost and what was replayed. Servers for development and tests
+are in `langgraph_valkey.local`.
 """
 
 from __future__ import annotations
@@ -22,6 +23,13 @@ if TYPE_CHECKING:
         Unreachable,
         WriteRejected,
     )
+    from langgraph_valkey.loss_window.report import (
+        Fork,
+        Health,
+        Hooks,
+        RecoveryReport,
+        ShardHealth,
+    )
     from langgraph_valkey.saver import AsyncValkeySaver, ValkeySaver
     from langgraph_valkey.settings import Settings
 
@@ -31,11 +39,16 @@ __all__ = [
     "AsyncValkeySaver",
     "ConfigurationError",
     "CorruptState",
+    "Fork",
     "ForkDetected",
+    "Health",
+    "Hooks",
     "LanggraphValkeyError",
     "OutcomeUnknown",
+    "RecoveryReport",
     "ReplayIncomplete",
     "Settings",
+    "ShardHealth",
     "StoreFull",
     "ThreadDeleted",
     "Unreachable",
@@ -43,7 +56,13 @@ __all__ = [
     "WriteRejected",
 ]
 
-_HOMES = {"AsyncValkeySaver": "saver", "ValkeySaver": "saver", "Settings": "settings"}
+_HOMES = {
+    "AsyncValkeySaver": "saver",
+    "ValkeySaver": "saver",
+    "Settings": "settings",
+} | dict.fromkeys(
+    ("Fork", "Health", "Hooks", "RecoveryReport", "ShardHealth"), "loss_window.report"
+)
 
 
 def __getattr__(name: str) -> Any:
