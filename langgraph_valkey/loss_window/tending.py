@@ -77,7 +77,9 @@ async def _verify(window: LossWindow, link: Link) -> None:
 
 
 async def drain(window: LossWindow, link: Link, until_s: float, unreachable_s: float) -> bool:
-    """Tend until all is durable; whether it is.
+    """Tend until all is durable; whether it is, or never will be for want of a replica.
+
+    Not being told when it is, since the server hides who it is, is no reason to wait.
 
     Args:
         window: The saver's.
@@ -93,7 +95,7 @@ async def drain(window: LossWindow, link: Link, until_s: float, unreachable_s: f
             answered_s = now_s
         if window.is_durable() or window.is_hopeless():
             return True
-        if now_s >= until_s or now_s - answered_s >= unreachable_s:
+        if window.is_blind() or now_s >= until_s or now_s - answered_s >= unreachable_s:
             return False
         await link.sleep(DRAIN_PAUSE_S)
     return True

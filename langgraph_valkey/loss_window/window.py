@@ -328,6 +328,11 @@ class LossWindow:
             there = self._journal.primaries()
             return bool(there) and all(self.rule.is_alone(identity) for identity in there)
 
+    def is_blind(self) -> bool:
+        """Whether nobody can tell when what is journaled is durable: primaries are hidden."""
+        with self._lock:
+            return self._journal.primaries() == [b""]
+
     def adopt(self, entry: Entry, now_s: float) -> None:
         """Take over an entry of a process that is gone."""
         with self._lock:
