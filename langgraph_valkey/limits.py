@@ -165,6 +165,10 @@ MONITOR_TIMEOUT_MS = 250
 REREAD_S = 30.0
 """How often it is asked which durability is in force: it can be switched."""
 
+REREAD_LAG_S = 60.0
+"""How often it is asked how far logs lag: there is one sample a minute, and each question
+has its price."""
+
 ADOPT_S = 30.0
 """How often the spool's directory is searched for what processes left behind."""
 

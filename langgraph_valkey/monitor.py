@@ -15,15 +15,15 @@ import logging
 import threading
 import time
 import weakref
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 from langgraph_valkey import limits
+from langgraph_valkey.aws import ElastiCache, NodeLag
 from langgraph_valkey.errors import LanggraphValkeyError
 from langgraph_valkey.fork import renew_after_fork
 from langgraph_valkey.glide.link import BlockingLink
 from langgraph_valkey.link import finish
-from langgraph_valkey.loss_window.report import Durability
 from langgraph_valkey.loss_window.tending import adopt, tend
 from langgraph_valkey.loss_window.window import LossWindow
 from langgraph_valkey.settings import Settings
@@ -32,13 +32,35 @@ _log = logging.getLogger("langgraph_valkey")
 
 
 @dataclass(slots=True)
+class _Question:
+    """What is asked again and again."""
+
+    every_s: float
+    due_s: float = 0.0
+    complaint: str = ""
+
+    def ask(self, put: Callable[[], None]) -> None:
+        """Put it; that it was not answered is said once for each reason."""
+        try:
+            put()
+        except LanggraphValkeyError as error:
+            if str(error) != self.complaint:
+                _log.warning("AWS did not tell how durable the cluster is: %s", error)
+            self.complaint = str(error)
+        else:
+            self.complaint = ""
+
+
+@dataclass(slots=True)
 class _Watched:
     settings: Settings
-    ask_durability: Callable[[], Durability] | None
+    aws: ElastiCache | None
     link: BlockingLink | None = None
     due_s: float = 0.0
-    reread_s: float = 0.0
+    durability: _Question = field(default_factory=lambda: _Question(limits.REREAD_S))
+    lag: _Question = field(default_factory=lambda: _Question(limits.REREAD_LAG_S))
     failed: bool = False
+    left: bool = False
 
     def connected(self) -> BlockingLink:
         if self.link is None:
@@ -48,11 +70,17 @@ class _Watched:
             self.link = BlockingLink(self.settings.model_copy(update=changed))
         return self.link
 
+    def disconnect_if_left(self) -> None:
+        """Close the link if nobody will need it again."""
+        if self.left and self.link is not None:
+            self.link.close()
+
 
 class Monitor:
     """The thread, and what it looks after."""
 
     def __init__(self) -> None:
+        self._left: weakref.WeakSet[LossWindow] = weakref.WeakSet()
         self._begin()
         renew_after_fork(self)
 
@@ -71,20 +99,21 @@ class Monitor:
         self,
         window: LossWindow,
         settings: Settings,
-        ask_durability: Callable[[], Durability] | None = None,
+        aws: ElastiCache | None = None,
     ) -> None:
-        """Look after a window, at once.
+        """Look after a window, at once; not if it was left.
 
         Args:
             window: The window; not kept alive by this.
             settings: Where its server is.
-            ask_durability: Tells which durability is in force; may raise errors of
-                this package.
+            aws: Tells which durability is in force, and how far logs lag.
         """
         with self._lock:
+            if window in self._left:
+                return
             watched = self._watched.get(window)
             if watched is None:
-                watched = self._watched[window] = _Watched(settings, ask_durability)
+                watched = self._watched[window] = _Watched(settings, aws)
             watched.due_s = 0.0
             if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(
@@ -94,11 +123,13 @@ class Monitor:
         self._wanted.set()
 
     def leave(self, window: LossWindow) -> None:
-        """Look after it no more."""
+        """Look after it no more, whatever calls still say of it."""
         with self._lock:
+            self._left.add(window)
             watched = self._watched.pop(window, None)
-        if watched is not None and watched.link is not None:
-            watched.link.close()
+        if watched is not None:
+            watched.left = True
+            watched.disconnect_if_left()
 
     def _run(self) -> None:
         while True:
@@ -119,7 +150,7 @@ class Monitor:
     def _look_after(self, window: LossWindow, about: _Watched) -> None:
         started_s = time.monotonic()
         try:
-            self._reread(window, about, started_s)
+            _ask_aws(window, about, started_s)
             adopt(window)
             finish(tend(window, about.connected()))
             about.failed = False
@@ -128,26 +159,46 @@ class Monitor:
             if not about.failed:
                 _log.exception("the loss window could not be looked after; it is tried again")
             about.failed = True
+        about.disconnect_if_left()  # It may have been left while it was looked after.
         if window.in_trouble or window.is_recovering:
             pause_s = limits.PROBE_IN_TROUBLE_S
         else:
             pause_s = min(limits.PROBE_S, window.rule.beat_s)
         about.due_s = started_s + pause_s
 
-    def _reread(self, window: LossWindow, about: _Watched, now_s: float) -> None:
-        """Ask which durability is in force, in a thread: it may take seconds."""
-        ask = about.ask_durability
-        if ask is None or now_s < about.reread_s:
-            return
-        about.reread_s = now_s + limits.REREAD_S
 
-        def reread() -> None:
-            try:
-                window.rule.told(ask(), "aws", now_s)
-            except LanggraphValkeyError as error:
-                _log.warning("which durability is in force could not be asked: %s", error)
+def _ask_aws(window: LossWindow, about: _Watched, now_s: float) -> None:
+    """Ask what is due, in a thread: an answer may take seconds."""
+    aws = about.aws
+    questions = [each for each in (about.durability, about.lag) if now_s >= each.due_s]
+    if aws is None or not questions:
+        return
+    for question in questions:
+        question.due_s = now_s + question.every_s
 
-        threading.Thread(target=reread, name="langgraph-valkey-reread", daemon=True).start()
+    def durability() -> None:
+        window.vitals.told(aws.durability(), now_s)
+
+    def lag() -> None:
+        nodes: Sequence[NodeLag] = ()
+        try:
+            nodes = aws.lag()
+        finally:
+            window.vitals.told_lags(lambda slot: _lag_s(nodes, slot))
+
+    def ask() -> None:
+        if about.durability in questions:
+            about.durability.ask(durability)
+        if about.lag in questions:
+            about.lag.ask(lag)
+
+    threading.Thread(target=ask, name="langgraph-valkey-aws", daemon=True).start()
+
+
+def _lag_s(nodes: Sequence[NodeLag], slot: int) -> float | None:
+    """The most that a log of the shard of this slot lags; that of replicas is often not known."""
+    known = [node.lag_s for node in nodes if node.lag_s is not None and node.holds(slot)]
+    return max(known, default=None)
 
 
 monitor = Monitor()

@@ -21,12 +21,13 @@ import anyio
 import anyio.to_thread
 
 from langgraph_valkey import limits
+from langgraph_valkey.aws import ElastiCache
 from langgraph_valkey.fork import renew_after_fork
 from langgraph_valkey.glide.link import BlockingLink, LoopLink
 from langgraph_valkey.keys import slot_of
 from langgraph_valkey.link import Call, Link, finish
 from langgraph_valkey.loss_window.durability import Rule
-from langgraph_valkey.loss_window.report import Durability, Hooks
+from langgraph_valkey.loss_window.report import Hooks
 from langgraph_valkey.loss_window.spool import Spool
 from langgraph_valkey.loss_window.tending import drain
 from langgraph_valkey.loss_window.window import LossWindow
@@ -67,7 +68,7 @@ class Session:
         note = _note_failures(self.window)
         self.blocking = Retrying(self._raw, settings, note=note)
         self.loops = Retrying(loops, settings, note=note)
-        self.window.wake = _wake(self.window, settings)
+        self.window.wake = _wake(self.window, settings, _aws_of(settings))
 
     def close(self, drain_s: float | None) -> None:
         """Close it all; see `ValkeySaver.close`."""
@@ -91,9 +92,10 @@ class Session:
     def _leave(self, until_s: float) -> None:
         if self._raw is None or self._raw.is_closed:
             return
-        if not finish(drain(self.window, self._raw, until_s, limits.CLOSE_UNREACHABLE_S)):
-            self._say_what_is_left()
+        drained = finish(drain(self.window, self._raw, until_s, limits.CLOSE_UNREACHABLE_S))
         monitor.leave(self.window)
+        if not drained:
+            self._say_what_is_left()
         if self.window.spool is not None:
             self.window.spool.close()
         for link in self._links:
@@ -104,11 +106,16 @@ class Session:
         if self.window.spool is not None:
             _log.info("%d writes were not durable yet at the end; the spool keeps them", left)
             return
-        _log.warning(
-            "%d writes were not durable yet at the end, and nobody can replay them if the server "
-            "fails over now: give close() more time, or set spool_dir",
-            left,
-        )
+        if self.window.is_blind():
+            _log.warning(
+                "whether the last %d writes are durable is not known, since the server hides both "
+                "INFO and its node id from this user: allow one of them, or set spool_dir", left
+            )  # fmt: skip
+        else:
+            _log.warning(
+                "%d writes were not durable yet at the end, and nobody can replay them if the "
+                "server fails over now: give close() more time, or set spool_dir", left
+            )  # fmt: skip
         self.window.recoveries.tell_uncovered(left)
 
 
@@ -136,24 +143,23 @@ def _note_failures(window: LossWindow) -> Callable[[Sequence[Call], Exception], 
     return note
 
 
-def _wake(window: LossWindow, settings: Settings) -> Callable[[], None]:
+def _wake(window: LossWindow, settings: Settings, aws: ElastiCache | None) -> Callable[[], None]:
     """How a window calls the monitor; without a cycle, so that it can be collected."""
     itself = weakref.ref(window)
 
     def wake() -> None:
         window = itself()
         if window is not None and settings.replay:
-            monitor.watch(window, settings, _asks_aws(settings))
+            monitor.watch(window, settings, aws)
 
     return wake
 
 
-def _asks_aws(settings: Settings) -> Callable[[], Durability] | None:
-    if settings.aws_replication_group is None:
+def _aws_of(settings: Settings) -> ElastiCache | None:
+    """Who tells how durable the cluster is, made at once: a call is no time for set-up errors."""
+    if settings.aws_replication_group is None or not settings.replay:
         return None
-    from langgraph_valkey.aws import ElastiCache
-
-    return ElastiCache(settings.aws_replication_group, region=settings.aws_region).durability
+    return ElastiCache(settings.aws_replication_group, region=settings.aws_region)
 
 
 class Closing(ABC):

@@ -11,17 +11,28 @@ durability     acknowledged writes are durable
 =============  ==================================================================
 
 Which one is in force can change while the cluster runs, so it is read again where
-there is someone to ask. What was acknowledged since "sync" was last confirmed is kept
-until it is confirmed again.
+there is someone to ask, and "sync" is believed up to when it was last asked for: what
+was acknowledged since is kept until the next time. What was acknowledged before it was
+first told is not made durable by the word. It was acknowledged with less, and the log
+may stand still. So it stays until the watermark of async durability has passed that
+moment, which holds for both: a log that acknowledges a write has persisted, or is about
+to, all that went before. (To be told twice would not prove as much: 30 s later the log
+may still not have moved.)
 
 A plain server without a replica has nobody to fail over to. It can come back empty,
 all the same, so the newest of what it was sent is kept for a while, and then let go:
 there it is never durable.
+
+A server that hides both INFO and its node id from its user can't be told from another
+one. Then nothing can be known to be durable, and there is no shard to tell of: what was
+written stays in the journal until that is full. Losses are still noticed, by calls that
+find a thread behind what this process knows of it, but never by an idle process.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Literal, TypeAlias
 
 from langgraph_valkey import limits
@@ -52,26 +63,27 @@ class Rule:
     Attributes:
         durability: Which durability is in force.
         source: Who said so.
+        journals: Whether there is anything to journal for; may be read without the lock.
     """
 
     def __init__(self, told: Durability, lag_bound_s: float, *, keeps: bool = True) -> None:
         self._keeps = keeps
-        self.durability: Durability = told
-        self.source: Source = "settings"
         self._lag_bound_s = lag_bound_s
-        self._confirmed_s = NOTHING_YET
+        self._sync_since_s = self._sync_until_s = NOTHING_YET
         self._watermarks: dict[bytes, AsyncWatermark] = {}
         self._replicas: dict[bytes, ReplicatedWatermark] = {}
+        self._lags_s: Mapping[bytes, float] = {}
+        self._set(told, "settings")
+
+    def _set(self, durability: Durability, source: Source) -> None:
+        self.durability: Durability = durability
+        self.source: Source = source
+        self.journals = self._keeps and (durability != "sync" or source == "aws")
 
     @property
     def is_open(self) -> bool:
         """Whether the server may still tell what kind it is."""
         return self.durability == "unknown" and self.source == "settings"
-
-    @property
-    def journals(self) -> bool:
-        """Whether there is anything to journal for."""
-        return self._keeps and (self.durability != "sync" or self.source == "aws")
 
     @property
     def asks_replicas(self) -> bool:
@@ -85,9 +97,15 @@ class Rule:
 
     def told(self, durability: Durability, source: Source, asked_s: float) -> None:
         """Someone said which durability is in force, when asked at this time."""
-        self.durability, self.source = durability, source
         if durability == "sync":
-            self._confirmed_s = asked_s
+            if (self.durability, self.source) != (durability, source):
+                self._sync_since_s = asked_s
+            self._sync_until_s = asked_s
+        self._set(durability, source)
+
+    def told_lags(self, lags_s: Mapping[bytes, float]) -> None:
+        """Someone said how far the logs of primaries lag; of the others nothing is known."""
+        self._lags_s = lags_s
 
     def accepted(self, identity: bytes, sent_s: float, acked_s: float) -> None:
         """A primary acknowledged a write, then; it was first sent at `sent_s`."""
@@ -126,8 +144,8 @@ class Rule:
 
     def durable_s(self, identity: bytes, now_s: float) -> float:
         """Up to when what this primary acknowledged is durable, or let go."""
-        if self.durability == "sync":
-            return self._confirmed_s if self.source == "aws" else now_s
+        if self.durability == "sync" and self.source == "settings":
+            return now_s
         if self.asks_replicas:
             replicated = self._replicas.get(identity)
             if replicated is None:
@@ -135,7 +153,10 @@ class Rule:
             kept_s = 2 * self._lag_bound_s
             return now_s - kept_s if replicated.is_alone else replicated.durable_s
         watermark = self._watermarks.get(identity)
-        return watermark.durable_s if watermark is not None else NOTHING_YET
+        durable_s = watermark.durable_s if watermark is not None else NOTHING_YET
+        if self.durability == "sync" and durable_s >= self._sync_since_s:
+            return self._sync_until_s
+        return durable_s
 
     def is_alone(self, identity: bytes) -> bool:
         """Whether nothing that this primary acknowledges will ever be durable."""
@@ -143,6 +164,7 @@ class Rule:
         return self.asks_replicas and replicated is not None and replicated.is_alone
 
     def lag_s(self, identity: bytes) -> float | None:
-        """How far its replicas are behind; None if not known."""
+        """How far its log lags if that was told, else its replicas; None if not known."""
         replicated = self._replicas.get(identity)
-        return replicated.lag_s if replicated is not None else None
+        known_s = replicated.lag_s if replicated is not None else None
+        return self._lags_s.get(identity, known_s)

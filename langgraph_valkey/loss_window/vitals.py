@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 from langgraph_valkey import limits
 from langgraph_valkey.keys import ThreadKeys
@@ -10,7 +11,7 @@ from langgraph_valkey.loss_window.durability import Rule
 from langgraph_valkey.loss_window.journal import Journal
 from langgraph_valkey.loss_window.pulse import Pulse
 from langgraph_valkey.loss_window.recovery import Recoveries
-from langgraph_valkey.loss_window.report import Health, ShardHealth
+from langgraph_valkey.loss_window.report import Durability, Health, ShardHealth
 from langgraph_valkey.loss_window.shards import Shard, Shards
 from langgraph_valkey.loss_window.watermark import NOTHING_YET
 
@@ -78,6 +79,17 @@ class Vitals:
         with self._lock:
             self._rule.looked(identity, asked_s, info, system)
             self._pulse.heard(identity, asked_s)
+
+    def told(self, durability: Durability, asked_s: float) -> None:
+        """AWS said which durability is in force."""
+        with self._lock:
+            self._rule.told(durability, "aws", asked_s)
+
+    def told_lags(self, lag_s_of: Callable[[int], float | None]) -> None:
+        """AWS said how far logs lag; `lag_s_of` a slot's, if known."""
+        with self._lock:
+            lags_s = {shard.identity: lag_s_of(shard.keys.slot) for shard in self._shards}
+            self._rule.told_lags({who: lag_s for who, lag_s in lags_s.items() if lag_s is not None})
 
     def health(self, now_s: float) -> Health:
         """All of it, for people."""
