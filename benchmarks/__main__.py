@@ -18,7 +18,18 @@ import warnings
 from pathlib import Path
 from types import FrameType
 
-from benchmarks import delta, graph, history, machine, plot, report, roundtrips, steps, storage
+from benchmarks import (
+    delta,
+    graph,
+    history,
+    journal,
+    machine,
+    plot,
+    report,
+    roundtrips,
+    steps,
+    storage,
+)
 from benchmarks.servers import Servers
 from benchmarks.session import Session
 
@@ -29,6 +40,7 @@ GROUPS = {
     "history": history.measure,
     "delta": delta.measure,
     "roundtrips": roundtrips.measure,
+    "journal": journal.measure,
 }
 RESULTS = Path(__file__).parent / "results"
 SEED = 20_260
