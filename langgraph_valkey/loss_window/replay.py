@@ -140,7 +140,7 @@ class ThreadReplay:
             self._primary,
             page.standing,
             page.deadline_ms,
-            self._seen + _with_tips(page.items),
+            self._seen + page.items,
         )
 
     def take(self, answer: Answer) -> None:
@@ -245,26 +245,5 @@ def _items(entry: Entry) -> list[bytes]:
     taken = taken_apart(head)
     if entry.kind == WRITES:
         return [b"".join((b"W", stamp, taken.entry, taken.name, taken.payload))]
-    put = b"".join((b"P", stamp, b"0", taken.name, taken.payload))
+    put = b"".join((b"P", stamp, taken.name, taken.payload))
     return [*(b"C" + chunk for chunk in chunks), put]
-
-
-_TIP_AT, _NAME_AT = 17, 18
-
-
-def _with_tips(items: Sequence[bytes]) -> list[bytes]:
-    """The items, with a mark on the highest id put in each namespace."""
-    tips: dict[bytes, tuple[bytes, int]] = {}
-    for index, item in enumerate(items):
-        if item[:1] == PUT:
-            name = item[_NAME_AT : _NAME_AT + 12]
-            middle = _NAME_AT + 12 + int(name[:6])
-            namespace, checkpoint_id = item[_NAME_AT + 12 : middle], item[middle:]
-            checkpoint_id = checkpoint_id[: int(name[6:])]
-            if checkpoint_id >= tips.get(namespace, (b"", 0))[0]:
-                tips[namespace] = checkpoint_id, index
-    marked = list(items)
-    for _, index in tips.values():
-        item = marked[index]
-        marked[index] = item[:_TIP_AT] + b"1" + item[_TIP_AT + 1 :]
-    return marked

@@ -4,6 +4,7 @@
 -- state  'm'                nonce(16) gen(16) stamp(16) dead(16) namespaces(6) scarred(1)
 --        'H'namespace       ordinal(6) head
 --        'p'namespace       the head, if a replay set it and no put has moved it since
+--        'k'namespace       the highest id that a replay kept beside the head
 --        'O'ordinal         namespace
 --        'r'namespace\0id   record             'c'digest  chunk
 --        'x'namespace\0id   entry(16)*         'w'entry   stamp(16) writes

@@ -8,8 +8,7 @@
 --         'D' stamp(16)                          the thread was deleted
 --         'R' stamp(16) lengths namespace id     the checkpoint was removed
 --         'C' digest(16) chunk
---         'P' stamp(16) tip(1) lengths namespace id record; the tip is the highest id
---             sent in its namespace
+--         'P' stamp(16) lengths namespace id record
 --         'W' stamp(16) entry(16) lengths namespace id writes
 --         'S' lengths namespace id               a head that the process has seen
 -- Reply: a letter for each D, R, P and W: 's' stored, 't' it was there, 'd' it was
@@ -25,6 +24,7 @@ if moved(sub(HEAD, 1, 40)) then return reply('moved', nothing(0)) end
 local now = clock()
 local t, dead = thread(), tonumber(call('ZSCORE', GRAVES, '') or 0)
 local sent, seen, forks, verdicts, restored = {}, {}, {}, {}, {}
+local tops, named = {}, {}
 local changed, made = false, false
 
 local function bury(stamp)
@@ -64,6 +64,11 @@ local function revive()
   made = true
 end
 
+local function fork(ns, head, branch)
+  local at = #forks
+  forks[at + 1], forks[at + 2], forks[at + 3] = ns, head, branch
+end
+
 local function head_in(ns)
   local ordinal, head = head_of(ns)
   if ordinal then return ordinal, head end
@@ -86,7 +91,9 @@ local function descends(ns, from, id)
 end
 
 -- The head is stored, not derived. A replay moves it only from where its process
--- has been; between two that replays restored, the higher id is it.
+-- has been. What it may not move it to is kept beside it, and is the head once
+-- another replay moves that: between those that replays restored the highest id is
+-- it, whatever the order in which they come.
 local function settle_head(ns, id)
   local ordinal, head = head_in(ns)
   if id == head then return end
@@ -96,13 +103,19 @@ local function settle_head(ns, id)
   end
   local known = up and seen[ns .. '\0' .. head]
   local wins = up and (kin or known or call('HGET', STATE, 'p' .. ns) == head)
+  local kept = call('HGET', STATE, 'k' .. ns) or ''
   if restored[ns] and not kin and not known and (kin == false or up and not wins) then
-    local at = #forks
-    forks[at + 1], forks[at + 2], forks[at + 3] = ns, wins and id or head, wins and head or id
+    fork(ns, wins and id or head, wins and head or id)
   end
   if wins then
+    if above(kept, id) and call('HEXISTS', STATE, 'r' .. ns .. '\0' .. kept) == 1 then
+      if not descends(ns, kept, id) then fork(ns, kept, id) end
+      id = kept
+    end
     call('HSET', STATE, 'H' .. ns, ordinal .. id, 'p' .. ns, id)
     changed = true
+  elseif up and above(id, kept) then
+    call('HSET', STATE, 'k' .. ns, id)
   end
 end
 
@@ -190,12 +203,20 @@ for i = 2, #ARGV do
       local ns, id, writes = parts(item, 34)
       verdict = write(stamp, sub(item, 18, 33), ns, id, writes)
     elseif not verdict then
-      local ns, id, record = parts(item, 19)
+      local ns, id, record = parts(item, 18)
       verdict = put(stamp, ns, id, record)
-      if sub(item, 18, 18) == '1' and (verdict == 's' or verdict == 't') then settle_head(ns, id) end
+      if verdict == 's' or verdict == 't' then
+        if not tops[ns] then named[#named + 1] = ns end
+        if not tops[ns] or above(id, tops[ns]) then tops[ns] = id end
+      end
     end
   end
   if verdict then verdicts[#verdicts + 1] = verdict end
+end
+for i = 1, #named do
+  local ns = named[i]
+  -- Unless it was removed since, by what came after it.
+  if t and call('HEXISTS', STATE, 'r' .. ns .. '\0' .. tops[ns]) == 1 then settle_head(ns, tops[ns]) end
 end
 
 if t and (changed or NEWEST > t.stamp) and not refused() then
