@@ -97,6 +97,12 @@ class Told:
         return self.ttl_s is not None and time.time() >= self.deadline_s[0]
 
 
+def clock() -> str:
+    """Time of day, to find what happened when in several processes."""
+    now_s = time.time()
+    return time.strftime("%H:%M:%S", time.localtime(now_s)) + f".{int(now_s * 1000) % 1000:03}"
+
+
 class Ledger:
     """What one process's writers were told, by thread; safe to use from many threads.
 
@@ -244,7 +250,8 @@ class Ledger:
             if told.life != life or excused:
                 return
             if writer is reader:
-                self.moved_back.append(f"{thread} {namespace!r}: {expected} -> {head or None}")
+                told_of = f"{clock()} {thread} {namespace!r}: {expected} -> {head or None}"
+                self.moved_back.append(told_of)
             else:
                 self.stale_reads += 1
 

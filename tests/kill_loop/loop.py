@@ -12,6 +12,7 @@ from typing import Any
 from langgraph_valkey.local import LocalCluster
 from tests.kill_loop.crew import Crew, Order, Tally, Told, ask_all
 from tests.kill_loop.faults import BOUND_S, DECK, FAULTS, Shock, schedule
+from tests.kill_loop.ledger import clock
 from tests.kill_loop.search import Findings
 
 RECOVERED_DEADLINE_S = 20.0
@@ -25,7 +26,7 @@ SETTLE_S = (0.1, 0.6)
 """For how long writers go on between two faults, at least and at most."""
 
 TTL_S = 15.0
-"""Of every second saver's threads: longer than any outage, shorter than a run."""
+"""Of every third saver's threads: longer than any outage, shorter than a run."""
 
 UNTOLD_S = 1.0
 """Without replay nobody tells of a failover: how long writers then go on before the
@@ -123,7 +124,7 @@ def _lab(plan: Plan) -> Iterator[tuple[LocalCluster, list[Crew]]]:
         "lag_bound_s": BOUND_S,
         "replay": plan.replays,
     }
-    savers = common, {**common, "ttl_s": TTL_S}
+    savers = common, {**common, "ttl_s": TTL_S}, common
     crews: list[Crew] = []
     with LocalCluster(
         durability="async", lag_bound_s=BOUND_S, node_timeout_ms=plan.node_timeout_ms
@@ -180,10 +181,11 @@ class _Loop:
         for each in ask_all(self._crews, "check"):
             found.add(each)
         of_kind.findings.add(found)
+        times = " and ".join(f"{each:.2f} s" for each in times_s)
         self._say(
-            f"{self.result.failovers:4d}  {kind:8}  shard {shard}  lost {lost:4d}  all there after "
-            f"{' and '.join(f'{each:.2f} s' for each in times_s):17}  "
-            f"({time.monotonic() - started_s:.1f} s in all){_wrong(found)}"
+            f"{clock()} {self.result.failovers:4d}  {kind:8}  shard {shard}  lost {lost:4d}  "
+            f"all there after {times:17}  ({time.monotonic() - started_s:.1f} s in all)"
+            f"{_wrong(found)}"
         )
 
     def _told_of(self, shock: Shock) -> Told:

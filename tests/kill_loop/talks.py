@@ -233,8 +233,10 @@ def adding(all_graphs: Sequence[Graphs], thread: str, chance: random.Random) -> 
 
 def handing_over(all_graphs: Sequence[Graphs], thread: str, chance: random.Random) -> Talk:
     """Two processes run one thread in turn, each building upon what the other stored."""
+    ttl_s = all_graphs[0].saver.settings.ttl_s
+    alike = [each for each in all_graphs if each.saver.settings.ttl_s == ttl_s]
     for turn in _turns(chance):
-        graph = all_graphs[turn % len(all_graphs)].of["steps"]
+        graph = alike[turn % len(alike)].of["steps"]
         yield ask(graph, "invoke", {"log": [f"turn {turn}"]}, of(thread), durability="sync")
 
 
