@@ -132,6 +132,10 @@ REPLAY_THREADS = 32
 REPLAY_TRIES = 5
 """How often a replay begins again because primaries kept changing."""
 
+DOUBTFUL_MOST = 10_000
+"""Writes of unknown outcome that are remembered, so that one that is read in the end
+is known to have been applied."""
+
 SEEN_MOST = 64
 """Heads of other writers that are remembered in a namespace: a replay may move the
 head on from these."""

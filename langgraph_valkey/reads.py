@@ -2,7 +2,8 @@
 
 A checkpoint that another process stored is kept as the write that would store it,
 under the number under which that process did. What this process wrote itself
-already stands in its journal, or is durable.
+already stands in its journal, or is durable; unless its outcome was not known, and
+the read tells that it was applied.
 """
 
 from __future__ import annotations
@@ -57,17 +58,19 @@ def note(
     if not window.rule.journals:
         return
     foreign: list[Entry] = []
+    doubtful = window.doubtful
     for one in found:
         at = to_text(one.checkpoint_id)
         number = records.entry_of(one.record)
-        if number[:8] != writer:
+        if number[:8] != writer or number in doubtful:
             chunks = [digest + chunk for digest, chunk in one.chunks.items() if chunk is not None]
             stored = Stored(one.record, chunks, bytes(16), complete=True, root=True, leans=False)
             call = operations.put(place.keys, number, None, namespace, at, stored, answer.standing)
             foreign.append(_entry(number, PUT, place, call.args, answer.standing))
         for index, stored_writes in enumerate(one.writes):
             number = one.entries[16 * index : 16 * index + 16]
-            if number[:8] != writer and stored_writes is not None:
+            others = number[:8] != writer or number in doubtful
+            if others and stored_writes is not None:
                 payload = writes.unstamped(stored_writes)
                 where = place.keys, number, None, namespace, at
                 call = operations.put_writes(*where, payload, answer.standing)

@@ -141,6 +141,7 @@ class Journal:
         self.threads: dict[str, OfThread] = {}
         self.bytes = 0
         self.uncovered = 0
+        self.doubtful: dict[bytes, None] = {}
         self._of_primary: dict[bytes, OfPrimary] = {}
         self._count = 0
         self._in_memory: deque[Entry] = deque()
@@ -186,6 +187,8 @@ class Journal:
     ) -> None:
         """The primary has it, or (not `sure`) may have it."""
         entry.sure = sure
+        if not sure:
+            self._doubt(entry)
         entry.standing = standing
         had = entry.acked_s
         if had is not None:
@@ -227,13 +230,26 @@ class Journal:
                 standing = standing._replace(gen=gen)
             self.acked(entry, identity, standing, now_s)
 
+    def _doubt(self, entry: Entry) -> None:
+        """It may turn up later, also when it was forgotten here."""
+        self.doubtful[entry.number] = None
+        if len(self.doubtful) > limits.DOUBTFUL_MOST:
+            del self.doubtful[next(iter(self.doubtful))]
+
     def read(self, entry: Entry, identity: bytes, now_s: float) -> None:
-        """Something of another writer was read, as the write that would store it."""
+        """Something was read, as the write that would store it.
+
+        It is another writer's, or this one's own and turns out to have been applied.
+        """
         of_thread = self.threads.get(entry.thread)
-        if of_thread is None or entry.number not in of_thread.entries:
+        here = of_thread.entries.get(entry.number) if of_thread is not None else None
+        if here is None:
             entry.is_read = True
             self.sent(entry)
             self.acked(entry, identity, entry.standing, now_s)
+        elif not here.sure:
+            here.deadline_ms = max(here.deadline_ms, entry.deadline_ms)
+            self.acked(here, identity, entry.standing, now_s)
 
     def drop(self, entry: Entry) -> None:
         """It is durable, or not wanted any more."""
@@ -281,8 +297,15 @@ class Journal:
         entries = [entry for entry in held.entries.values() if entry.acked_s is not None]
         while entries and not entries[-1].sure:
             self.drop(entries.pop())
+        for entry in entries:
+            if not entry.sure and entry.kind in (REMOVE, DELETE):
+                self.drop(entry)  # What was acknowledged after it says that it came to nothing.
         self._load(entries)
-        return [entry for entry in entries if entry.identity != but and entry.args is not None]
+        return [
+            entry
+            for entry in entries
+            if entry.acked_s is not None and entry.identity != but and entry.args is not None
+        ]
 
     def behind(self, primary_of: Callable[[int], bytes], trusted: Set[bytes]) -> list[str]:
         """Threads with entries of another primary than their slot has; newest first.

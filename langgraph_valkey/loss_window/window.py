@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 
 from langgraph_valkey import limits
 from langgraph_valkey.errors import WriteRejected
@@ -187,6 +187,11 @@ class LossWindow:
             with self._lock:
                 primary = self._shards.primary_of(keys.slot)
                 self._journal.acked(entry, primary, entry.standing, now_s, sure=False)
+
+    @property
+    def doubtful(self) -> Container[bytes]:
+        """Numbers of own writes whose outcome is not known."""
+        return self._journal.doubtful
 
     def read(self, entries: Sequence[Entry], identity: bytes, now_s: float) -> None:
         """What other writers stored was read, as the writes that would store it."""
