@@ -24,11 +24,12 @@ def tell(text: str) -> None:
 
 
 def ours(servers: Servers, face: FaceName) -> Contender:
-    """Our saver with its defaults, on Valkey in cluster mode."""
+    """Our saver with its defaults and a name for its connections, on a cluster."""
     from langgraph_valkey import ValkeySaver
 
     store = servers.valkey(cluster=True)
-    return Contender(OURS, "ours", face, True, store, ValkeySaver.from_url(store.url))
+    saver = ValkeySaver.from_url(store.url, client_name=OURS)
+    return Contender(OURS, "ours", face, True, store, saver)
 
 
 def ruler(servers: Servers, face: FaceName) -> Contender:

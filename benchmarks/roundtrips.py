@@ -5,12 +5,16 @@ scripts. Between two of our own markers stand exactly the commands of one call.
 A pipeline is many commands in one round trip, so round trips are counted as the
 server's read events (``total_reads_processed``), which for one small call after
 the other are the same.
+
+Our monitor asks each shard how it is once a second, over a connection of its own,
+whatever the calls. What it sends is known by that connection's name, and left out.
 """
 
 from __future__ import annotations
 
 import re
 import socket
+import statistics
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -28,6 +32,8 @@ WARM_UP = 10
 CALLS, CALLS_QUICK = 100, 20
 MARK = "bench-marker"
 HOUSEKEEPING = {"CLIENT", "CLUSTER", "HELLO", "INFO", "PING", "SELECT", "COMMAND"}
+ASIDE = "-monitor"
+"""What the name of our monitor's connection ends in."""
 LINE = re.compile(rb'\+\d+\.\d+ \[\d+ (\S+)\] "([^"]*)"(?: "([^"]*)")?')
 OPERATIONS = ("put", "put_writes", "get_tuple")
 
@@ -36,6 +42,7 @@ class Monitor:
     """What a server runs, by MONITOR; a context manager."""
 
     def __init__(self, store: ValkeyStore) -> None:
+        self._store = store
         self._socket = socket.create_connection((store.host, store.port), timeout=10)
         self._lines = self._socket.makefile("rb")
 
@@ -48,19 +55,32 @@ class Monitor:
         self._lines.close()
         self._socket.close()
 
-    def until_marker(self) -> list[str]:
-        """Commands that clients sent before the next marker; scripts' own are left out."""
-        found: list[str] = []
+    def until_marker(self) -> tuple[list[str], int]:
+        """What clients sent before a marker of now; and how much our monitor sent.
+
+        Commands that scripts run are left out.
+        """
+        self._store.command("ECHO", MARK)
+        sent: list[tuple[str, str]] = []
         while True:
             line = LINE.match(self._lines.readline())
             if line is None:
                 raise AssertionError("MONITOR said something unreadable, or ended")
             source, name, argument = line.groups()
             if argument == MARK.encode():
-                return found
-            command = name.decode().upper()
-            if not source.startswith((b"lua", b"script")) and command not in HOUSEKEEPING:
-                found.append(command)
+                break
+            if not source.startswith((b"lua", b"script")):
+                sent.append((source.decode(), name.decode().upper()))
+        calls = [(source, name) for source, name in sent if name not in HOUSEKEEPING]
+        aside = self._aside() if len(calls) > 1 else set()
+        found = [name for source, name in calls if source not in aside]
+        return found, len(calls) - len(found)
+
+    def _aside(self) -> set[str]:
+        """Addresses of connections that calls don't go over."""
+        text = self._store.command("CLIENT", "LIST").decode()
+        clients = [dict(re.findall(r"(\S+?)=(\S*)", line)) for line in text.splitlines()]
+        return {each["addr"] for each in clients if each["name"].endswith(ASIDE)}
 
 
 async def _one_call(who: Opened, operation: str, step: Step, config: Any, latest: Any) -> Any:
@@ -83,8 +103,7 @@ def _commands(
         for number, step in enumerate(steps):
             for operation in OPERATIONS:
                 config = who.run(_one_call(who, operation, step, config, latest))
-                store.command("ECHO", MARK)
-                commands = monitor.until_marker()
+                commands, _ = monitor.until_marker()
                 if number >= WARM_UP:
                     seen[operation].append(commands)
     return seen
@@ -92,20 +111,25 @@ def _commands(
 
 def _reads(
     who: Opened, store: ValkeyStore, steps: Sequence[Step], thread_id: str
-) -> dict[str, int]:
-    """For each operation the server's read events, all calls together."""
+) -> dict[str, float]:
+    """For each operation the server's read events a call."""
     latest = config = thread(thread_id)
     for step in steps[:WARM_UP]:
         for operation in OPERATIONS:
             config = who.run(_one_call(who, operation, step, config, latest))
-    reads = dict.fromkeys(OPERATIONS, 0)
-    for step in steps[WARM_UP:]:
-        for operation in OPERATIONS:
-            before = store.info("stats", "total_reads_processed")
-            config = who.run(_one_call(who, operation, step, config, latest))
-            # The second INFO is itself one read.
-            reads[operation] += store.info("stats", "total_reads_processed") - before - 1
-    return reads
+    reads: dict[str, list[int]] = {operation: [] for operation in OPERATIONS}
+    with Monitor(store) as monitor:
+        for step in steps[WARM_UP:]:
+            for operation in OPERATIONS:
+                monitor.until_marker()
+                before = store.info("stats", "total_reads_processed")
+                config = who.run(_one_call(who, operation, step, config, latest))
+                # The second INFO is itself one read.
+                count = store.info("stats", "total_reads_processed") - before - 1
+                _, aside = monitor.until_marker()
+                if not aside:
+                    reads[operation].append(count)
+    return {operation: statistics.mean(counts) for operation, counts in reads.items()}
 
 
 def measure(session: Session) -> list[Figure]:
@@ -128,7 +152,7 @@ def measure(session: Session) -> list[Figure]:
                 commands = _commands(who, store, steps, session.new_thread())
                 for operation in OPERATIONS:
                     trip = trips.case(f"{operation}, {face}: round trips", "", Goal(1, "nothing"))
-                    trip.add(name, reads[operation] / calls)
+                    trip.add(name, reads[operation])
                 for operation, each in commands.items():
                     total = sum(map(len, each)) / calls
                     trips.case(f"{operation}, {face}: commands", "").add(name, total)

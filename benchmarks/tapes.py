@@ -1,6 +1,6 @@
-"""What a saver asks of its loss window, recorded in a real run and played again alone.
+"""What a saver asks of its loss window: timed in its place, or played again alone.
 
-A *tape* holds the very arguments. Played to a window that keeps a journal and to one
+A *tape* holds the very arguments of a real run. Played to a window that keeps a journal and to one
 that keeps none, the difference is what the journal takes: no server, no network, and
 no caller in it.
 """
@@ -61,6 +61,37 @@ def record() -> Iterator[Tape]:
         patch.object(reads, "note", record_note),
     ):
         yield tape
+
+
+@dataclass(slots=True)
+class Clock:
+    """How long the last write's `sending` and `taken` took, in seconds."""
+
+    last_s: float = 0.0
+
+
+@contextmanager
+def timed() -> Iterator[Clock]:
+    """Time what windows do for each write while this is open; one write at a time."""
+    clock = Clock()
+    sending, taken, now = LossWindow.sending, LossWindow.taken, time.perf_counter
+
+    def time_sending(window: LossWindow, *values: Any) -> Any:
+        started = now()
+        entry = sending(window, *values)
+        clock.last_s = now() - started
+        return entry
+
+    def time_taken(window: LossWindow, *values: Any, **named: Any) -> None:
+        started = now()
+        taken(window, *values, **named)
+        clock.last_s += now() - started
+
+    with (
+        patch.object(LossWindow, "sending", time_sending),
+        patch.object(LossWindow, "taken", time_taken),
+    ):
+        yield clock
 
 
 def window(tape: Tape, *, keeps: bool = True, spool: Spool | None = None) -> LossWindow:
