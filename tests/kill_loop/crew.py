@@ -94,12 +94,13 @@ class Told:
 
 @dataclass(slots=True)
 class Tally:
-    """What a crew's ledger says in the end."""
+    """What a crew's ledger says in the end; see `Ledger`."""
 
     acked: int = 0
     threads: int = 0
     stale_reads: int = 0
     moved_back: list[str] = field(default_factory=list)
+    unavailable: dict[str, int] = field(default_factory=dict)
     errors: dict[str, int] = field(default_factory=dict)
 
 
@@ -223,7 +224,7 @@ class Aboard:
                 try:
                     self._reader.get_tuple({"configurable": {"thread_id": thread}})
                 except Exception as error:
-                    self._ledger.errors[f"reader: {_told(error)}"] += 1
+                    self._ledger.failed("reader", error)
 
     # --- what it can be asked --------------------------------------------------
 
@@ -269,6 +270,7 @@ class Aboard:
             threads=len(ledger.threads),
             stale_reads=ledger.stale_reads,
             moved_back=list(ledger.moved_back),
+            unavailable=dict(ledger.unavailable),
             errors=dict(ledger.errors),
         )
 
@@ -323,9 +325,8 @@ class Writer:
         return thread, life(self._name, self._graphs, thread, self._chance)
 
     def _failed(self, thread: str, error: Exception) -> None:
-        with self._ledger.lock:
-            if not self._ledger.of(thread).has_forked:
-                self._ledger.errors[f"{self._name}: {_told(error)}"] += 1
+        if not self._ledger.of(thread).has_forked:
+            self._ledger.failed(self._name, error)
 
     def write_blocking(self, stop: threading.Event) -> None:
         """Write until told to stop, in a thread."""
@@ -363,7 +364,3 @@ def _run_tasks(tasks: list[Coroutine[Any, Any, None]]) -> None:
         await asyncio.gather(*tasks)
 
     asyncio.run(together())
-
-
-def _told(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"[:300]

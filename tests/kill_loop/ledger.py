@@ -21,6 +21,8 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import WRITES_IDX_MAP, Checkpoint, CheckpointTuple
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
+from langgraph_valkey.errors import OutcomeUnknown, Unreachable, WriteRejected
+
 At = tuple[str, str]
 """A checkpoint of a thread: namespace and id."""
 
@@ -108,7 +110,10 @@ class Ledger:
 
     Attributes:
         acked: How many writes were acknowledged.
-        moved_back: Heads that a reader saw move back.
+        moved_back: Heads that their own writer saw move back.
+        stale_reads: Heads of other writers that were not the newest.
+        unavailable: Calls that gave up because no server took them, which is honest.
+        errors: All other failures of calls, and wrong results of graphs.
     """
 
     def __init__(self) -> None:
@@ -117,6 +122,7 @@ class Ledger:
         self.acked = 0
         self.moved_back: list[str] = []
         self.stale_reads = 0
+        self.unavailable: Counter[str] = Counter()
         self.errors: Counter[str] = Counter()
 
     def of(self, thread: str) -> Told:
@@ -254,6 +260,13 @@ class Ledger:
                 self.moved_back.append(told_of)
             else:
                 self.stale_reads += 1
+
+    def failed(self, who: str, error: Exception) -> None:
+        """A call raised, or a graph gave a wrong result."""
+        honest = isinstance(error, Unreachable | WriteRejected | OutcomeUnknown)
+        with self.lock:
+            counter = self.unavailable if honest else self.errors
+            counter[f"{who}: {type(error).__name__}: {error}"[:300]] += 1
 
     def forked(self, thread: str) -> None:
         """A fork was reported."""

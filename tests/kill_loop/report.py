@@ -72,7 +72,8 @@ def figures(plan: Plan, result: Result) -> dict[str, Any]:
         "recovery_p50_s": p50_s and round(p50_s, 3),
         "recovery_p99_s": p99_s and round(p99_s, 3),
         "ttls_extended": sum(len(each.findings.outlived) for each in kinds),
-        "runs_failed": sum(errors(result).values()),
+        "runs_failed": sum(sum(each.errors.values()) for each in result.tally),
+        "unavailable": sum(sum(each.unavailable.values()) for each in result.tally),
         "stale_reads": sum(each.stale_reads for each in result.tally),
         "planned": sum(each.planned for each in kinds),
         "threads": sum(each.threads for each in result.tally),
@@ -82,10 +83,11 @@ def figures(plan: Plan, result: Result) -> dict[str, Any]:
 
 
 def errors(result: Result) -> Counter[str]:
-    """What runs failed with, and how often."""
+    """What calls and runs failed with, and how often."""
     found: Counter[str] = Counter()
     for each in result.tally:
         found.update(each.errors)
+        found.update(each.unavailable)
     return found
 
 
