@@ -106,7 +106,7 @@ class Session:
         if self.window.spool is not None:
             _log.info("%d writes were not durable yet at the end; the spool keeps them", left)
             return
-        if self.window.is_blind():
+        if self.window.is_blind:
             _log.warning(
                 "whether the last %d writes are durable is not known, since the server hides both "
                 "INFO and its node id from this user: allow one of them, or set spool_dir", left

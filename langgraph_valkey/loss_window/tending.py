@@ -95,7 +95,7 @@ async def drain(window: LossWindow, link: Link, until_s: float, unreachable_s: f
             answered_s = now_s
         if window.is_durable() or window.is_hopeless():
             return True
-        if window.is_blind() or now_s >= until_s or now_s - answered_s >= unreachable_s:
+        if window.is_blind or now_s >= until_s or now_s - answered_s >= unreachable_s:
             return False
         await link.sleep(DRAIN_PAUSE_S)
     return True

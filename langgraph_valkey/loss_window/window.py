@@ -31,7 +31,7 @@ from langgraph_valkey.loss_window.shards import Heard, Shards
 from langgraph_valkey.loss_window.spool import Spool
 from langgraph_valkey.loss_window.vitals import Vitals
 from langgraph_valkey.loss_window.watermark import NOTHING_YET
-from langgraph_valkey.operations import Answer, Standing
+from langgraph_valkey.operations import ANYONE, Answer, Standing
 
 _log = logging.getLogger("langgraph_valkey")
 
@@ -56,6 +56,7 @@ class LossWindow:
         vitals: How the shards are, for a monitor and for people.
         recoveries: What failovers did.
         in_trouble: A shard did not answer when it was last asked.
+        is_blind: Primaries can't be told apart, so nobody knows what is durable.
     """
 
     def __init__(
@@ -91,7 +92,7 @@ class LossWindow:
         self.vitals = Vitals(
             self._lock, self.rule, self._pulse, self._journal, self._shards, self.recoveries
         )
-        self.in_trouble = False
+        self.in_trouble = self.is_blind = False
         self.is_watched = False
         self.adopted_s = NOTHING_YET
 
@@ -155,9 +156,10 @@ class LossWindow:
         """
         if entry is None:
             return
-        identity = answer.identity
+        identity = answer.identity or ANYONE
+        self.is_blind = identity == ANYONE
         with self._lock:
-            if self._pulse.is_news(identity, now_s):
+            if not self.is_blind and self._pulse.is_news(identity, now_s):
                 self.rule.accepted(identity, sent_s, now_s)
                 self._pulse.accepted(identity, now_s)
             if deadline:
@@ -197,7 +199,7 @@ class LossWindow:
         """What other writers stored was read, as the writes that would store it."""
         with self._lock:
             for entry in entries:
-                self._journal.read(entry, identity, now_s)
+                self._journal.read(entry, identity or ANYONE, now_s)
             full = self._journal.is_full
         if full:
             self._make_room()
@@ -300,7 +302,7 @@ class LossWindow:
         unwanted, done.unwanted = done.unwanted, []
         with self._lock:
             for entry in settled:
-                self._journal.confirmed(entry, identity, done.standing.gen, now_s)
+                self._journal.confirmed(entry, identity or ANYONE, done.standing.gen, now_s)
             for entry in unwanted:
                 self._journal.drop(entry)
 
@@ -332,11 +334,6 @@ class LossWindow:
         with self._lock:
             there = self._journal.primaries()
             return bool(there) and all(self.rule.is_alone(identity) for identity in there)
-
-    def is_blind(self) -> bool:
-        """Whether nobody can tell when what is journaled is durable: primaries are hidden."""
-        with self._lock:
-            return self._journal.primaries() == [b""]
 
     def adopt(self, entry: Entry, now_s: float) -> None:
         """Take over an entry of a process that is gone."""
