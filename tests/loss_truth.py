@@ -184,6 +184,8 @@ class Truth:
         if number:
             fact = self.facts.setdefault(number, Fact(number, kind, where, int(item[1:17])))
             fact.gens |= {gen} - {0}
+            if kind == "put" and number:
+                self.parents.setdefault(where, records.parent_id(item[end:]).encode())
 
     def line(self, at: At) -> Iterator[bytes]:
         """The ids of a checkpoint's ancestors, by what was put."""
@@ -237,7 +239,8 @@ class Truth:
                 continue
             if gone.at is None and gens and all(gen <= gone.stamp for gen in gens):
                 return True
-            if gone.at == fact.at and fact.stamp <= gone.stamp:
+            # A checkpoint that was removed takes with it what came upon it later.
+            if gone.at == fact.at and (by is None or fact.stamp <= gone.stamp):
                 return True
         return False
 

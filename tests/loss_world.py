@@ -292,6 +292,7 @@ class World:
         """A process ends as if killed; another one takes its place."""
         self.processes.remove(process)
         other = Process(self, f"p{self.names}", process.number)
+        other.id_offset = process.id_offset
         self.names += 1
         self.processes.append(other)
         self.all.append(other)
