@@ -91,9 +91,10 @@ class Checkpoints:
         known = self.known.standing(place.thread)
         tries = 0
         while True:
+            sent_s = link.now()
             answer = await self.ask(link, place, call)
             where = place.thread, place.keys
-            if not await not_yet(self.window, link, *where, answer, known, tries):
+            if not await not_yet(self.window, link, *where, answer, known, tries, sent_s):
                 return answer
             tries += 1
 

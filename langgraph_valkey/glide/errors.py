@@ -47,6 +47,7 @@ class Kind(Enum):
     NOT_SENT = "no server could be asked"
     BROKEN = "the connection broke after the call was sent"
     TIMED_OUT = "no answer came in time"
+    MOVED = "the client asks the wrong node, and does not find the right one"
     STALE = "this node is a replica now"
     FULL = "the server is out of memory"
     SETUP = "the set-up is wrong"
@@ -62,7 +63,7 @@ _WORDINGS: tuple[tuple[str, Kind], ...] = (
     ("TryAgain:", Kind.REFUSED),
     ("BusyLoadingError:", Kind.REFUSED),
     ("MasterDown:", Kind.REFUSED),
-    ("Moved:", Kind.REFUSED),
+    ("Moved:", Kind.MOVED),
     ("Ask:", Kind.REFUSED),
     ("NOREPLICAS:", Kind.REFUSED),
     ("MISCONF:", Kind.REFUSED),
@@ -89,6 +90,7 @@ _WORDINGS: tuple[tuple[str, Kind], ...] = (
     ("Standalone connect failed", Kind.NOT_SENT),
     ("Received error for address", Kind.NOT_SENT),
     ("Connection in recovery", Kind.NOT_SENT),
+    ("ClientError: Connection in recovery", Kind.NOT_SENT),
     ("Reached maximum inflight requests", Kind.NOT_SENT),
     ("All connections are unavailable", Kind.NOT_SENT),
     ("ConnectionNotFoundForRoute", Kind.NOT_SENT),
@@ -158,7 +160,7 @@ def translate(error: BaseException, *, writes: bool) -> Exception:
 
 def _error_of(kind: Kind, error: GlideError, *, writes: bool) -> LanggraphValkeyError:
     code = _code_of(error)
-    if kind in {Kind.REFUSED, Kind.STALE}:
+    if kind in {Kind.REFUSED, Kind.MOVED, Kind.STALE}:
         if writes:
             return WriteRejected(
                 f"the server refused the write ({code}); nothing was applied: call again later"

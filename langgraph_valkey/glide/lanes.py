@@ -46,10 +46,14 @@ _HEALING = frozenset({Kind.STALE, Kind.BROKEN, Kind.NOT_SENT})
 """After one of these a standalone client is made anew."""
 
 _TIMEOUTS_MOST = 2
-"""So it is after this many timeouts in a row; a cluster's after as many within ..."""
+"""So it is after this many timeouts in a row."""
 
-_TIMEOUTS_WITHIN_S = 10.0
-"""... this time."""
+_LOST = frozenset({Kind.TIMED_OUT, Kind.MOVED})
+_LOST_WITHIN_S = 10.0
+"""A cluster client is made anew after as many of these within this time ..."""
+
+_RENEWED_S = 0.3
+"""... and not again for so long."""
 
 
 def closed() -> ConfigurationError:
@@ -63,8 +67,9 @@ class Health:
     A standalone client stays with the node it found at first. One lane's trouble ends
     the clients of all, since a demoted primary refuses writes but goes on answering
     reads, from a past it is stuck in. A cluster client finds a new primary by itself,
-    except where the old one is frozen and keeps its connections open: it goes on
-    asking that one, and all it shows is timeouts.
+    with two exceptions: where the old one is frozen and keeps its connections open it
+    goes on asking that one, and all it shows is timeouts; and after two failovers in a
+    row it may ask the wrong node for seconds.
 
     Args:
         settings: Where the server is.
@@ -74,7 +79,8 @@ class Health:
         self.matters = not settings.cluster_mode
         self.generation = 0
         self._timeouts = 0
-        self._last_timeouts: deque[float] = deque(maxlen=_TIMEOUTS_MOST)
+        self._lost_s: deque[float] = deque(maxlen=_TIMEOUTS_MOST)
+        self._renewed_s = float("-inf")
 
     def note(self, generation: int, result: Any, error: GlideError | None = None) -> None:
         """Take note of how a call ended; start a new generation if need be.
@@ -99,15 +105,21 @@ class Health:
             self.generation = max(self.generation, generation + 1)
 
     def _note_of_cluster(self, generation: int, kinds: list[Kind]) -> None:
-        """Timeouts alone count, and successes don't: they may be another shard's."""
-        if Kind.TIMED_OUT not in kinds or generation != self.generation:
+        """Successes don't count here: they may be another shard's."""
+        if generation != self.generation or _LOST.isdisjoint(kinds):
             return
         now_s = time.monotonic()
-        self._last_timeouts.append(now_s)
-        recent = [each for each in self._last_timeouts if now_s - each < _TIMEOUTS_WITHIN_S]
-        if len(recent) == _TIMEOUTS_MOST:
+        self._lost_s.append(now_s)
+        recent = [each for each in self._lost_s if now_s - each < _LOST_WITHIN_S]
+        if len(recent) == _TIMEOUTS_MOST and now_s - self._renewed_s > _RENEWED_S:
             self.generation = generation + 1
-            self._last_timeouts.clear()
+            self._renewed_s = now_s
+            self._lost_s.clear()
+
+
+def _failed(result: Any) -> bool:
+    """Whether a batch's only command failed."""
+    return type(result) is list and bool(result) and isinstance(result[0], RequestError)
 
 
 class _Held:
@@ -154,7 +166,7 @@ class BlockingLane:
         held = self._enter()
         try:
             result = run(held.client)
-            if self._health.matters:
+            if self._health.matters or _failed(result):
                 self._health.note(held.generation, result)
         except GlideError as error:
             self._health.note(held.generation, None, error)
@@ -295,7 +307,7 @@ class NativeLane:
             self._timer = self._loop.call_later(self._period_s, self._look)
         try:
             result = await run(client)
-            if self._health.matters:
+            if self._health.matters or _failed(result):
                 self._health.note(generation, result)
         except asyncio.CancelledError:
             if task in self._overdue and task.uncancel() <= self._overdue[task]:

@@ -24,6 +24,7 @@ import ormsgpack
 from langgraph_valkey import limits
 from langgraph_valkey.loss_window.spool import Spool
 from langgraph_valkey.loss_window.spool_file import Row
+from langgraph_valkey.loss_window.watermark import NOTHING_YET
 from langgraph_valkey.operations import Standing, without_payload
 
 PUT, WRITES, REMOVE, DELETE = b"P", b"W", b"R", b"D"
@@ -87,10 +88,17 @@ class OfThread:
         entries: In the order in which they were sent, by their numbers.
         heads: In each namespace (as it is stored), ids that were its head once and
             are not of an entry here.
+        replayed_s: When it was replayed last.
     """
 
     entries: dict[bytes, Entry] = field(default_factory=dict)
     heads: dict[bytes, dict[bytes, None]] = field(default_factory=dict)
+    replayed_s: float = NOTHING_YET
+
+    @property
+    def is_own(self) -> bool:
+        """Whether no other process is known to write the thread."""
+        return not any(entry.is_read for entry in self.entries.values())
 
     def saw(self, namespace: bytes, checkpoint_id: bytes) -> None:
         """Note a head, so that a replay may move on from it."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 from langgraph_valkey import limits, operations
-from langgraph_valkey.errors import Unreachable, WriteRejected
+from langgraph_valkey.errors import LanggraphValkeyError, Unreachable, WriteRejected
 from langgraph_valkey.keys import ThreadKeys
 from langgraph_valkey.link import Link
 from langgraph_valkey.loss_window.recovery import Recovery
@@ -81,11 +82,16 @@ async def recover(
     threads = window.behind(everything=everything)
     for at in range(0, len(threads), limits.REPLAY_THREADS):
         some = threads[at : at + limits.REPLAY_THREADS]
-        found = [window.replay_of(thread, force=everything) for thread in some]
-        replays = [replay for replay in found if replay is not None]
-        await _run(window, link, replays)
-        for replay in replays:
-            here.add(replay.thread, replay.outcome)
+        for _ in range(limits.REPLAY_TRIES):
+            found = [window.replay_of(thread, force=everything) for thread in some]
+            replays = [replay for replay in found if replay is not None]
+            await _run(window, link, replays)
+            for replay in replays:
+                here.add(replay.thread, replay.outcome)
+            # Those of a primary that turned out to be replaced once more.
+            some = [replay.thread for replay in replays if replay.moved_to is not None]
+            if not some:
+                break
     if not window.behind():
         window.recovered(link.now())
     return here.report(link.now()) if threads else None
@@ -99,6 +105,7 @@ async def not_yet(
     answer: Answer,
     known: Standing,
     tries: int,
+    sent_s: float,
 ) -> bool:
     """Whether what was read must not be returned yet, but asked for again.
 
@@ -110,21 +117,22 @@ async def not_yet(
         answer: What was read.
         known: The thread as this process knew it before.
         tries: How often it was asked for before.
+        sent_s: When it was asked for: it may be older than a replay that has ended.
     """
+    is_stranger = window.is_stranger(answer.identity)
+    heard = window.heard(keys, answer.identity, link.now())
+    if is_stranger:
+        await _ask_the_others(window, link, answer.identity)
     now_s = link.now()
-    heard = window.heard(keys, answer.identity, now_s)
     if heard is Heard.FORMER:
         await link.sleep(limits.FORMER_PAUSE_S)
         return True
     if heard is Heard.CHANGED or window.is_recovering:
         if await _replay_for_read(window, link, thread):
             return True
-        wait_s = window.waits_until_s(thread, answer.identity) - now_s
-        if wait_s > 0:
-            await link.sleep(wait_s)
-            return True
-    elif window.waits_until_s(thread, answer.identity) > now_s:
-        await link.sleep(window.waits_until_s(thread, answer.identity) - now_s)
+    good_from_s = window.readable_s(thread, answer.identity)
+    if sent_s <= good_from_s:
+        await link.sleep(max(0.0, good_from_s - link.now()))
         return True
     if not answer.may_hide_loss or tries or window.is_durable(thread):
         return False
@@ -134,6 +142,20 @@ async def not_yet(
         replay = await replay_thread(window, link, thread, force=True)
         return replay is not None and replay.outcome.replayed > 0
     return False
+
+
+async def _ask_the_others(window: LossWindow, link: Link, stranger: bytes) -> None:
+    """Ask the primaries that are known whether they have their slots still.
+
+    A primary that was never heard of is another shard, or has taken one over, and this
+    process has asked for none of its slots yet.
+    """
+    for shard in window.vitals.shards():
+        if shard.identity != stranger:
+            with suppress(LanggraphValkeyError):  # It replaced none, if none answers for it.
+                [reply] = await link.send([operations.chunks(shard.keys, ())])
+                window.heard(shard.keys, operations.read(reply).identity, link.now())
+    window.acquainted(stranger)
 
 
 async def _replay_for_read(window: LossWindow, link: Link, thread: str) -> bool:

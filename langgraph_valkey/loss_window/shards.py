@@ -42,10 +42,19 @@ class Shards:
         self._taken_over_s: dict[bytes, float] = {}
         self._replaced_s: dict[bytes, float] = {}
         self._verified_s: dict[bytes, float] = {}
+        self._acquainted: set[bytes] = set()
 
     def primary_of(self, slot: int) -> bytes:
         """Who is expected to answer for a slot; `ANYONE` if none has yet."""
         return self._of_slot.get(slot, ANYONE)
+
+    def is_stranger(self, identity: bytes) -> bool:
+        """Whether it may have replaced one that is known, which was not asked since."""
+        return bool(self._acquainted) and identity not in self._acquainted
+
+    def acquainted(self, identity: bytes) -> None:
+        """The others were asked: it replaced none of them, or that is known now."""
+        self._acquainted.add(identity)
 
     def heard(self, keys: ThreadKeys, identity: bytes, now_s: float) -> Heard:
         """Take note of who answered a call on these keys."""
@@ -53,6 +62,8 @@ class Shards:
         if expected == identity:
             return Heard.CURRENT
         if expected is None:
+            if not self._of_slot:
+                self._acquainted.add(identity)
             self._of_slot[keys.slot] = identity
             self._keys_in[keys.slot] = keys
             return Heard.CURRENT
@@ -63,6 +74,7 @@ class Shards:
         self._replaced_s.pop(identity, None)
         self._replaced_s[expected] = now_s
         self._taken_over_s.setdefault(identity, now_s)
+        self._acquainted.add(identity)
         return Heard.CHANGED
 
     def taken_over_s(self, identity: bytes) -> float:

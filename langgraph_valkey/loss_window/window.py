@@ -107,6 +107,15 @@ class LossWindow:
         """Which primary a call on these keys is meant for."""
         return self._shards.primary_of(keys.slot)
 
+    def is_stranger(self, identity: bytes) -> bool:
+        """Whether it may have replaced a primary that is known, which was not asked since."""
+        return bool(identity) and self._shards.is_stranger(identity)
+
+    def acquainted(self, identity: bytes) -> None:
+        """The others were asked: it replaced none of them, or that is known now."""
+        with self._lock:
+            self._shards.acquainted(identity)
+
     def heard(self, keys: ThreadKeys, identity: bytes, now_s: float) -> Heard:
         """Take note of which primary answered."""
         if not identity or self._shards.primary_of(keys.slot) == identity:
@@ -135,10 +144,13 @@ class LossWindow:
         entry = Entry(number, kind, thread, keys.slot, args, size, standing)
         with self._lock:
             entry = self._journal.sent(entry)
+        self._be_watched()
+        return entry
+
+    def _be_watched(self) -> None:
         if not self.is_watched:
             self.is_watched = True
             self.wake()
-        return entry
 
     def taken(
         self, entry: Entry | None, answer: Answer, sent_s: float, now_s: float,
@@ -262,11 +274,18 @@ class LossWindow:
         """Whether a primary was replaced, and not all is replayed yet."""
         return self.recoveries.is_open
 
-    def waits_until_s(self, thread: str, identity: bytes) -> float:
-        """Until when reads of a thread wait for the replays of other processes."""
-        if thread in self._journal.threads:
-            return NOTHING_YET
-        return self._shards.taken_over_s(identity) + self._grace_s
+    def readable_s(self, thread: str, identity: bytes) -> float:
+        """From when on what is read of a thread holds all that was replayed.
+
+        That is since this process has replayed it; and if others write it, too, from
+        when they had time to.
+        """
+        held = self._journal.threads.get(thread)
+        own_s = held.replayed_s if held is not None else NOTHING_YET
+        taken_over_s = self._shards.taken_over_s(identity)
+        if taken_over_s == NOTHING_YET or (held is not None and held.is_own):
+            return own_s
+        return max(own_s, taken_over_s + self._grace_s)
 
     def replay_of(self, thread: str, *, force: bool = False) -> ThreadReplay | None:
         """The replay of a thread, if there is anything to be replayed.
@@ -311,6 +330,9 @@ class LossWindow:
         with self._lock:
             identity = self._shards.primary_of(done.keys.slot)
             self.recoveries.add(identity, done.thread, done.outcome, now_s)
+            held = self._journal.threads.get(done.thread)
+            if held is not None:
+                held.replayed_s = now_s
         self.recoveries.tell_forks(done.outcome.forks.values())
 
     def incomplete(self, thread: str, identity: bytes, now_s: float) -> None:
