@@ -281,7 +281,7 @@ class Story:
     def _certain(self, shapes: dict[str, dict[bytes, Any]]) -> dict[str, dict[bytes, Any]]:
         """The same without writes of unknown outcome."""
         facts = self.world.truth.facts.values()
-        doubtful = {(fact.at[0], fact.field) for fact in facts if not fact.held}
+        doubtful = {(f.at[0], f.field) for f in facts if not f.held or f.is_over or f.expired}
         return {
             thread: {
                 name: value
@@ -322,6 +322,9 @@ class Story:
                 there is None or (fact.kind == "put" and records.entry_of(there) != fact.number),
                 "deleted and back", fact,
             )  # fmt: skip
+        for fact in truth.facts.values():
+            there, was = fact.field in states[fact.at[0]], fact.field in before[fact.at[0]]
+            require(not fact.is_over or was or not there, "expired and back", fact)
         for thread in THREADS:
             deadline_ms = world.primary.deadline_ms(thread)
             require(

@@ -61,6 +61,7 @@ class Fact:
         gens: The creations of its thread that it was seen under, by anyone.
         held: By whom, and under which of those.
         expired: For whom it has expired: in the end it need not be there for those.
+        is_over: It has expired by all deadlines there were: it must not come back.
     """
 
     number: bytes
@@ -70,6 +71,7 @@ class Fact:
     gens: set[int] = field(default_factory=set)
     held: dict[str, set[int]] = field(default_factory=dict)
     expired: set[str] = field(default_factory=set)
+    is_over: bool = False
 
     @property
     def field(self) -> bytes:
@@ -142,7 +144,7 @@ class Truth:
         taken = taken_apart(call.args[0])
         at = (thread, taken.namespace, taken.checkpoint_id)
         fact = self.facts.setdefault(taken.entry, Fact(taken.entry, name, at, 0))
-        fact.stamp = int(answer.standing.stamp)
+        fact.stamp, fact.is_over = int(answer.standing.stamp), False
         fact.gens.add(int(answer.standing.gen))
         if name == "put":
             self.parents[at] = records.parent_id(taken.payload).encode()
@@ -159,14 +161,13 @@ class Truth:
         removed = {item for item in call.args[1:] if item[:1] == b"R"}
         for ns, head in after.items():
             old = before.get(ns, b"")
-            if head == old:
-                continue
             at = (thread, ns, old)
+            if head == old or any(item.endswith(ns + old) for item in removed):
+                continue
             if old and head < old:
-                lost = any(item.endswith(ns + old) for item in removed)
-                require(lost, "head moved back", (at, head))
-            elif old:
-                known = at in self.seen.get(talker or "", ()) or at in self.restored_heads
+                raise Broken("head moved back", (at, head))
+            if old and talker is not None:  # Else it came late: from whom is not known here.
+                known = at in self.seen.get(talker, ()) or at in self.restored_heads
                 kin = old in self.line((thread, ns, head))
                 require(known or kin, "head moved past one not seen", (talker, at, head))
             self.restored_heads.add((thread, ns, head))
@@ -198,6 +199,8 @@ class Truth:
         if not self.ttl_ms:
             return
         for fact in self.facts.values():
+            if clock_ms >= self.latest_ms.get(fact.at[0], 0):
+                fact.is_over = True
             for holder, gens in fact.held.items():
                 ends = max(self.deadlines.get((holder, fact.at[0], gen), 0) for gen in gens)
                 if ends <= clock_ms:

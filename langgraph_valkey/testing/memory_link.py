@@ -208,6 +208,7 @@ class MemoryLink:
             clock_s: How far the new primary's clock is ahead of the old one's.
         """
         with self._lock:
+            self._expired_between()
             for _ in range(min(calls, len(self._applied))):
                 self._server.keyspace.take_back(self._applied.pop())
             self._server.identity = self._new_identity()
@@ -272,16 +273,22 @@ class MemoryLink:
 
     def _run(self, call: Call) -> Reply:
         self._pass(round(CALL_S * 1e6))
-        keyspace = self._server.keyspace
-        keyspace.taken()
+        self._expired_between()
         try:
             return self._interpreter.run(call.script.source, call.keys, call.args, self._server)
         except ServerError as error:
             raise LanggraphValkeyError(f"the server answered with an error: {error}") from error
         finally:
-            undo = keyspace.taken()
             if call.writes:
-                self._applied.append(undo)
+                self._applied.append(self._server.keyspace.taken())
+            else:
+                self._expired_between()
+
+    def _expired_between(self) -> None:
+        """Keys that went by themselves come back with the writing call before them."""
+        undo = self._server.keyspace.taken()
+        if self._applied:
+            self._applied[-1] += undo
 
     def _pass(self, delay_us: int) -> None:
         self._elapsed_us += delay_us
