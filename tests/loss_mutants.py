@@ -173,7 +173,7 @@ MUTANTS: dict[str, Mutant] = {
         weights={"prune": 6},
     ),
     "no second try with all chunks": Mutant(
-        (Patch("loss_window.replay", "if self._page is None and self._missing and",
+        (Patch("loss_window.replay", "if self._page is None and self._again and",
                "if False and"),),
         weights={"prune": 6},
     ),
@@ -186,7 +186,7 @@ MUTANTS: dict[str, Mutant] = {
         (Patch("loss_window.window", "if primary_of(entry.slot) != entry.identity:", "if False:"),
          Patch("loss_window.window", "return durable_s(entry.identity, now_s)",
                "return durable_s(primary_of(entry.slot), now_s)")),
-        weights=STALLS,
+        weights={"advance": 20, "tend": 25, "persist": 6, "stick": 6, "delete": 0, "prune": 0},
     ),
     "no re-stamping": Mutant(
         (Patch("loss_window.journal", "        if had is not None:\n",
@@ -215,7 +215,7 @@ MUTANTS: dict[str, Mutant] = {
         (Patch("checkpoints", "if not await not_yet(", "if True or await not_yet("),)
     ),
     "no grace for other processes": Mutant(
-        (Patch("loss_window.window", "taken_over_s(identity) + self._grace_s",
-               "taken_over_s(identity)"),)
+        (Patch("loss_window.window", "return max(own_s, taken_over_s + self._grace_s)",
+               "return own_s"),)
     ),
 }  # fmt: skip

@@ -40,6 +40,7 @@ NUMBER = 16
 WORK = {
     "put on": 10, "put loaded": 8, "write": 3, "special": 4, "get": 3, "put again": 2,
     "delete": 1, "prune": 1, "advance": 6, "persist": 4, "tend": 6, "late": 2, "die": 1,
+    "stick": 1,
 }  # fmt: skip
 """What happens, and how often."""
 
@@ -156,10 +157,10 @@ class Story:
         self.world.primary.persist(self.random.choice((1, 3, 10, 100)))
 
     def _tend(self, process: Process, thread: str, ns: str) -> None:
-        if self.random.random() < 0.1:
-            self.world.primary.fail_next(OutcomeUnknown, script="replay")
         process.tend()
-        self.world.primary._faults.clear()
+
+    def _stick(self, process: Process, thread: str, ns: str) -> None:
+        process.is_stuck = not process.is_stuck
 
     def _late(self, process: Process, thread: str, ns: str) -> None:
         try:
@@ -210,7 +211,7 @@ class Story:
         """Read the head; False if that failed."""
         world, truth = self.world, self.world.truth
         heard, known = set(process.heard), world.primary.identity in process.heard
-        others_astray = any(one.astray for one in world.processes)
+        others_astray = any(one.astray or one.is_stuck for one in world.processes)
         try:
             found = process.saver.get_tuple(config(thread, ns))
         except EXPECTED as error:
@@ -250,7 +251,7 @@ class Story:
         if self.random.random() < 0.5:
             self._late(processes[0], "", "")
         for process in processes:
-            process.astray = 0
+            process.astray, process.is_stuck = 0, False
         world.advance(3.0)
         before = {thread: dict(world.primary.state(thread)) for thread in THREADS}
         image = world.primary.image()
@@ -351,11 +352,11 @@ class Story:
 
     def _judge_content(self, wanted: list[Fact], states: dict[str, dict[bytes, bytes]]) -> None:
         truth = self.world.truth
-        newest: dict[tuple[At, str], int] = {}
+        wanted_in: dict[tuple[At, str], list[Fact]] = {}
         for fact in wanted:
             channel = self.values.get(fact.number, ("", ""))[0]
             if channel.startswith("__"):
-                newest[fact.at, channel] = max(fact.stamp, newest.get((fact.at, channel), 0))
+                wanted_in.setdefault((fact.at, channel), []).append(fact)
         number_of = {value: number for number, (_, value) in self.values.items()}
         reader = memory_saver(self.world.primary, replay=False)
         for thread in THREADS:
@@ -367,8 +368,10 @@ class Story:
                 for _, channel, value in found.pending_writes or ():
                     if channel.startswith("__"):
                         stamp = int(states[thread][b"w" + number_of[value]][:NUMBER])
-                        least = newest.get((at, channel), 0)
-                        require(stamp >= least, "not the newest", (at, value))
+                        for fact in wanted_in.get((at, channel), ()):
+                            same = fact.number[:8] == number_of[value][:8]
+                            newer = number_of[value] >= fact.number if same else stamp >= fact.stamp
+                            require(newer, "not the newest", (at, value, fact))
             for ns in heads_of(states[thread]):
                 if not any(name.startswith(b"r" + ns + b"\0") for name in states[thread]):
                     continue
@@ -414,6 +417,6 @@ def tell(seed: int, world: World, *, chapters: int = 3, **weights: int) -> Story
                 clock_s = draw.choice((0.0, 0.0, 0.0, -2.0, 2.0))
                 story.log.append(f"crash, {lost} lost, clock {clock_s:+}")
                 world.crash(lost, clock_s=clock_s, thaws=draw.random() < 0.3 and not world.hides)
-                story.work(draw.choice((0, 1, 2, 4)))
+                story.work(draw.choice((0, 1, 2, 4, 12)))
             story.settle()
     return story

@@ -19,7 +19,7 @@ from typing import Any
 
 from langgraph.checkpoint.base import Checkpoint
 
-from langgraph_valkey import WriteRejected, operations
+from langgraph_valkey import OutcomeUnknown, WriteRejected, operations
 from langgraph_valkey.keys import thread_keys
 from langgraph_valkey.link import Call, Reply, Script, finish
 from langgraph_valkey.loss_window.report import Fork, Hooks, RecoveryReport
@@ -126,6 +126,7 @@ class Process:
     Attributes:
         mind: For a thread and a namespace, the checkpoint it works on.
         astray: How many of its next calls reach the primary that was replaced.
+        is_stuck: Its replays time out, and what else it sends does not.
         acks: The last answers of its writes, by number, until it takes them.
         heard: Identities it has had an answer from.
         reports: What its recoveries came to.
@@ -139,6 +140,7 @@ class Process:
         self.id_offset = world.random.randrange(-3, 4)
         self.mind: dict[tuple[str, str], Checkpoint] = {}
         self.astray = 0
+        self.is_stuck = False
         self.acks: dict[bytes, Answer] = {}
         self.answer: Answer | None = None
         self.server: Cluster | None = None
@@ -220,6 +222,8 @@ class World:
     def deliver(self, process: Process, call: Call) -> Reply:
         """Bring a call to a server, and its reply back."""
         call = replace(call, script=self.patch(call.script))
+        if process.is_stuck and call.script.name == "replay":
+            raise OutcomeUnknown("replay failed (stuck)")
         server = self.primary
         if self.former is not None and process.astray > 0:
             if self.primary.now() > self.former_until_s:
