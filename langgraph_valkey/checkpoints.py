@@ -32,7 +32,7 @@ from langgraph_valkey.errors import (
 from langgraph_valkey.keys import namespace_field, to_text
 from langgraph_valkey.known import Base, Known
 from langgraph_valkey.link import Call, Link
-from langgraph_valkey.loss_window.journal import DELETE, PUT, WRITES
+from langgraph_valkey.loss_window.entries import DELETE, PUT, WRITES
 from langgraph_valkey.loss_window.recovering import not_yet
 from langgraph_valkey.loss_window.window import LossWindow
 from langgraph_valkey.operations import Answer, Standing, Status

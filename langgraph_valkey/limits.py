@@ -116,7 +116,10 @@ JOURNAL_ENTRIES_MAX = 200_000
 SPOOL_BYTES_MAX = 1024 * 1024 * 1024
 """What one process may keep on disk."""
 
-READS_SHARE = 4
+LINE_SLACK = 1_000
+"""Dropped entries that may stand in the journal's lines before these are cleared."""
+
+READS_SHARE = 2
 """One part in so many of it may be what was read."""
 
 REPLAY_GRACE_S = 2.0
@@ -131,6 +134,10 @@ REPLAY_THREADS = 32
 
 REPLAY_TRIES = 5
 """How often a replay begins again because primaries kept changing."""
+
+MISSING_S = 3.0
+"""For how long a replay waits for another process to bring what an entry refers to:
+longer than that process needs to notice and replay."""
 
 DOUBTFUL_MOST = 10_000
 """Writes of unknown outcome that are remembered, so that one that is read in the end

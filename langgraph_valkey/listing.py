@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
 from typing import Any
 
 from langchain_core.runnables import RunnableConfig
@@ -215,12 +215,14 @@ async def delta_history(
     found: dict[str, list[PendingWrite]] = {channel: [] for channel in channels}
     seeds: dict[str, tuple[str, records.Record, records.Entry]] = {}
     left = {channel: to_bytes(channel) for channel in channels}
-    is_target = True
+    target: records.Record | None = None
+    parent: str | None = None
     async for checkpoint_id, record, pending in ancestry(
         core, link, place, place.checkpoint_id, builds=True
     ):
-        if is_target:
-            is_target = False  # Its own writes belong to its children.
+        parent = record.parent
+        if target is None:
+            target = record  # Its own writes belong to its children.
             continue
         if any(writes.may_mention(stored, left.values()) for stored in pending[1]):
             for write in reversed(_merged(core, place, checkpoint_id, pending)):
@@ -232,6 +234,8 @@ async def delta_history(
                     seeds[entry[0]] = checkpoint_id, record, entry
         if not left:
             break
+    if left and target is not None and parent is not None:
+        _require_line(core, place, target, parent, left)
     loaded = await _load_seeds(core, link, place, seeds)
     history: dict[str, DeltaChannelHistory] = {}
     for channel in channels:
@@ -239,6 +243,20 @@ async def delta_history(
         if channel in loaded:
             history[channel]["seed"] = loaded[channel]
     return history
+
+
+def _require_line(
+    core: Checkpoints, place: Place, target: records.Record, gone: str, left: Collection[str]
+) -> None:
+    """Raise if an ancestor is gone from which a channel would have to be rebuilt."""
+    metadata = records.load_metadata(core.codec, target.metadata)
+    needed = set(left) & set(metadata.get("counters_since_delta_snapshot") or ())
+    if needed:
+        raise place.corrupt(
+            f"a delta channel is rebuilt from its ancestor {gone!r}, which is gone",
+            place.checkpoint_id,
+            place.keys.state,
+        )
 
 
 def _merged(

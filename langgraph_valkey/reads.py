@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from langgraph_valkey import operations
 from langgraph_valkey.keys import namespace_field, to_text
-from langgraph_valkey.loss_window.journal import PUT, WRITES, Entry
+from langgraph_valkey.loss_window.entries import PUT, WRITES, Entry
 from langgraph_valkey.loss_window.window import LossWindow
 from langgraph_valkey.operations import Answer, Standing, Stored
 from langgraph_valkey.place import Place

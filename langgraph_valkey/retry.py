@@ -75,11 +75,8 @@ class Retrying:
         try:
             return await self._link.send(calls)
         except _RETRIED as failure:
-            self._note(calls, failure)
-            if isinstance(failure, WriteRejected) and not all(call.patient for call in calls):
-                raise
             first = failure
-        return await self._again(lambda: self._link.send(calls), started, first)
+        return await self._again(lambda: self._link.send(calls), started, first, calls)
 
     async def scan(self, cursor: Any, pattern: bytes) -> tuple[Any, list[bytes]]:
         """One page of a walk over keys; see `Link.scan`."""
@@ -91,18 +88,27 @@ class Retrying:
         return await self._again(lambda: self._link.scan(cursor, pattern), started, first)
 
     async def _again(
-        self, attempt: Callable[[], Awaitable[T]], started: float, first: _Failure
+        self,
+        attempt: Callable[[], Awaitable[T]],
+        started: float,
+        failure: _Failure,
+        calls: Sequence[Call] = (),
     ) -> T:
         """Try until it works or there is no time left."""
-        record = _Record(self._deadline_s, started, first)
+        record = _Record(self._deadline_s, started, failure)
+        is_patient = all(call.patient for call in calls)
         while True:
+            self._note(calls, failure)
+            if isinstance(failure, WriteRejected) and not is_patient:
+                raise failure
             left_s = record.left_s(self._link.now())
             if left_s <= 0:
                 raise record.verdict(self._link.now())
             await self._link.sleep(min(self._draw(0.0, record.bound_s()), left_s))
             try:
                 return await attempt()
-            except _RETRIED as failure:
+            except _RETRIED as another:
+                failure = another
                 record.note(failure, self._link.now())
 
 

@@ -92,14 +92,16 @@ class Session:
     def _leave(self, until_s: float) -> None:
         if self._raw is None or self._raw.is_closed:
             return
-        drained = finish(drain(self.window, self._raw, until_s, limits.CLOSE_UNREACHABLE_S))
-        monitor.leave(self.window)
-        if not drained:
-            self._say_what_is_left()
-        if self.window.spool is not None:
-            self.window.spool.close()
-        for link in self._links:
-            link.close()
+        try:
+            drained = finish(drain(self.window, self._raw, until_s, limits.CLOSE_UNREACHABLE_S))
+            if not drained:
+                self._say_what_is_left()
+        finally:
+            monitor.leave(self.window)
+            if self.window.spool is not None:
+                self.window.spool.close()
+            for link in self._links:
+                link.close()
 
     def _say_what_is_left(self) -> None:
         left = self.window.vitals.health(time.monotonic()).journal_entries

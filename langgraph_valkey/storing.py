@@ -22,11 +22,11 @@ from langgraph_valkey.errors import (
 )
 from langgraph_valkey.known import Known
 from langgraph_valkey.link import Call, Link
-from langgraph_valkey.loss_window.journal import DELETE, PUT, REMOVE, WRITES, Entry
+from langgraph_valkey.loss_window.entries import DELETE, PUT, REMOVE, WRITES, Entry
 from langgraph_valkey.loss_window.recovering import replay_thread
 from langgraph_valkey.loss_window.shards import Heard
 from langgraph_valkey.loss_window.window import LossWindow
-from langgraph_valkey.operations import Answer, Standing, Status
+from langgraph_valkey.operations import ANYONE, Answer, Standing, Status
 from langgraph_valkey.place import Place
 
 _ATTEMPTS = 4
@@ -83,50 +83,83 @@ async def store(core: Asker, link: Link, place: Place, write: Write, standing: S
     Returns:
         The acknowledgement, or the answer that there is no such thread.
     """
-    window = core.window
-    window.recoveries.raise_fork(place.thread)
-    is_replayed = False
-    attempts = 0
-    while attempts < _ATTEMPTS:
-        if window.is_recovering:
-            await replay_thread(window, link, place.thread)
-        call = write.build(standing, window.primary_of(place.keys))
-        entry = _journaled(window, place, write, call, standing)
-        sent_s = link.now()
-        try:
-            answer = await _ask_patiently(core, link, place, call, standing)
-        except _NOT_APPLIED:
-            window.refused(entry)
-            raise
-        except BaseException:
-            window.unknown(entry, place.keys, link.now())
-            raise
-        now_s = link.now()
-        heard = window.heard(place.keys, answer.identity, now_s)
-        if heard is Heard.FORMER:
-            await link.sleep(limits.FORMER_PAUSE_S)
-        elif answer.status is Status.OK:
-            _taken(window, entry, write, answer, sent_s, now_s)
-            return answer
-        elif answer.status is Status.MOVED:
-            await replay_thread(window, link, place.thread)
-        elif _may_heal(window, place, answer) and not is_replayed:
-            is_replayed = True
-            await replay_thread(window, link, place.thread, force=True)
-        elif answer.status is Status.REWOUND:
-            # What was lost is not this process's to restore; the put brings its own state.
-            window.incomplete(place.thread, answer.identity, now_s)
-            core.known.forget(place.thread)
-            standing = answer.standing
+    core.window.recoveries.raise_fork(place.thread)
+    sending = _Sending(core, link, place, write)
+    try:
+        return await sending.until_taken(standing)
+    finally:
+        sending.leave()
+
+
+class _Sending:
+    """One write on its way; whatever ends it, its entry does not stay behind."""
+
+    def __init__(self, core: Asker, link: Link, place: Place, write: Write) -> None:
+        self._core = core
+        self._window = core.window
+        self._link = link
+        self._place = place
+        self._write = write
+        self._entry: Entry | None = None
+        self._primary = ANYONE
+        self._may_be_applied = False
+
+    def leave(self) -> None:
+        """Settle with the journal what was not acknowledged."""
+        if self._may_be_applied:
+            self._window.unknown(self._entry, self._primary, self._link.now())
         else:
-            window.refused(entry)
-            if answer.status is Status.NONE:
+            self._window.refused(self._entry)
+
+    async def until_taken(self, standing: Standing) -> Answer:
+        """Send it until it is taken; see `store`."""
+        core, window, link, place = self._core, self._window, self._link, self._place
+        is_replayed = False
+        attempts = 0
+        while attempts < _ATTEMPTS:
+            if window.is_recovering:
+                await replay_thread(window, link, place.thread)
+            sent_s = link.now()
+            answer = await self._ask(standing)
+            now_s = link.now()
+            heard = window.heard(place.keys, answer.identity, now_s)
+            if heard is Heard.FORMER:
+                await link.sleep(limits.FORMER_PAUSE_S)
+                continue
+            self._may_be_applied = False
+            if answer.status is Status.OK:
+                _taken(window, self._entry, self._write, answer, sent_s, now_s)
                 return answer
-            attempts += 1
-            standing = await write.readmit(answer, standing)
-    raise Unreachable(
-        f"thread {place.thread!r} kept changing under this write, which was not stored: call again"
-    )
+            if answer.status is Status.MOVED:
+                await replay_thread(window, link, place.thread)
+            elif _may_heal(window, place, answer) and not is_replayed:
+                is_replayed = True
+                await replay_thread(window, link, place.thread, force=True)
+            elif answer.status is Status.REWOUND:
+                # What was lost is not this process's to restore; a put brings its own state.
+                window.incomplete(place.thread, answer.identity, now_s)
+                core.known.forget(place.thread)
+                standing = answer.standing
+            elif answer.status is Status.NONE:
+                return answer
+            else:
+                attempts += 1
+                standing = await self._write.readmit(answer, standing)
+        raise Unreachable(
+            f"thread {place.thread!r} kept changing under this write, which was not stored: "
+            "call again"
+        )
+
+    async def _ask(self, standing: Standing) -> Answer:
+        self._primary = self._window.primary_of(self._place.keys)
+        call = self._write.build(standing, self._primary)
+        self._entry = _journaled(self._window, self._place, self._write, call, standing)
+        was_doubtful, self._may_be_applied = self._may_be_applied, True
+        try:
+            return await _ask_patiently(self._core, self._link, self._place, call, standing)
+        except _NOT_APPLIED:
+            self._may_be_applied = was_doubtful
+            raise
 
 
 def _may_heal(window: LossWindow, place: Place, answer: Answer) -> bool:
@@ -158,7 +191,8 @@ def _taken(
 ) -> None:
     if write.kind in (PUT, WRITES):
         head = (write.namespace, answer.rest[1]) if write.kind == PUT else None
-        window.taken(entry, answer, sent_s, now_s, deadline=answer.rest[0], head=head)
+        deadline_ms = max(0, int(answer.rest[0]))
+        window.taken(entry, answer, sent_s, now_s, deadline_ms=deadline_ms, head=head)
     else:
         window.taken(entry, answer, sent_s, now_s)
 
@@ -199,16 +233,24 @@ async def store_together(
     for call in calls:
         call.size = largest  # One connection: others would overtake each other.
     sent_s = link.now()
+    left = list(zip(writes, entries, strict=True))
+    doubtful = True
     try:
         replies = await link.send(calls)
-    except BaseException:
-        for entry in entries:
-            window.unknown(entry, place.keys, link.now())
-        raise
-    for write, entry, reply in zip(writes, entries, replies, strict=True):
-        answer, now_s = operations.read(reply), link.now()
-        heard = window.heard(place.keys, answer.identity, now_s)
-        if answer.status is Status.OK and heard is not Heard.FORMER:
-            _taken(window, entry, write, answer, sent_s, now_s)
-        else:
+        doubtful = False
+        again = []
+        for (write, entry), reply in zip(left, replies, strict=True):
+            answer, now_s = operations.read(reply), link.now()
+            heard = window.heard(place.keys, answer.identity, now_s)
+            if answer.status is Status.OK and heard is not Heard.FORMER:
+                _taken(window, entry, write, answer, sent_s, now_s)
+            else:
+                again.append(write)
+        for write in again:
             await store(core, link, place, write, standing)
+    finally:
+        for _, entry in left:  # Those that were taken are not touched by this.
+            if doubtful:
+                window.unknown(entry, primary, link.now())
+            else:
+                window.refused(entry)

@@ -19,7 +19,7 @@ from langgraph_valkey.checkpoints import Checkpoints
 from langgraph_valkey.keys import namespace_of, to_text
 from langgraph_valkey.link import Call, Link
 from langgraph_valkey.listing import ancestry, grouped, metadata_of, threads
-from langgraph_valkey.loss_window.journal import REMOVE
+from langgraph_valkey.loss_window.entries import REMOVE
 from langgraph_valkey.operations import Answer, Standing, Status
 from langgraph_valkey.place import Place, place_of_thread
 from langgraph_valkey.stored import records, writes

@@ -14,98 +14,23 @@ is a spool, else they are *uncovered*, which is counted and told.
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Set
-from dataclasses import dataclass, field
-
-import ormsgpack
 
 from langgraph_valkey import limits
+from langgraph_valkey.loss_window.entries import (
+    DELETE,
+    PUT,
+    REMOVE,
+    WRITES,
+    Entry,
+    OfThread,
+    packed,
+    unpacked,
+)
 from langgraph_valkey.loss_window.spool import Spool
 from langgraph_valkey.loss_window.spool_file import Row
-from langgraph_valkey.loss_window.watermark import NOTHING_YET
 from langgraph_valkey.operations import Standing, without_payload
-
-PUT, WRITES, REMOVE, DELETE = b"P", b"W", b"R", b"D"
-
-
-class Entry:
-    """A write, from before it was sent until it is durable.
-
-    Attributes:
-        number: Writer and sequence number, 16 bytes.
-        kind: `PUT`, `WRITES`, `REMOVE` or `DELETE`.
-        thread: The thread's name.
-        slot: Its hash slot.
-        args: The arguments of the call; None while they are only in the spool.
-        size: Bytes it takes up here, roughly.
-        sent_wall_s: When it was first sent, on this machine's clock.
-        acked_s: Since when the primary has had it; None while it is on its way.
-        identity: That primary.
-        sure: It was acknowledged; else its outcome is not known.
-        standing: The thread, by the acknowledgement, or by what was known before.
-        deadline_ms: When the thread then was to expire, on the server's clock; 0 for
-            never.
-        is_read: It was read, not written.
-        bare: Its payload was given up: it can be asked for, and no more.
-        serial: Its number in the spool; 0 if it is not there.
-    """
-
-    # What most entries never differ in stands here, since making one has to be cheap.
-    acked_s: float | None = None
-    identity = b""
-    sure = False
-    deadline_ms = 0
-    is_read = False
-    bare = False
-    serial = 0
-
-    def __init__(
-        self, number: bytes, kind: bytes, thread: str, slot: int, args: list[bytes],
-        size: int, standing: Standing,
-    ) -> None:  # fmt: skip
-        self.number = number
-        self.kind = kind
-        self.thread = thread
-        self.slot = slot
-        self.args: list[bytes] | None = args
-        self.size = size
-        self.standing = standing
-        self.sent_wall_s = time.time()
-
-    @property
-    def in_memory(self) -> bool:
-        """Whether all of it is held in memory."""
-        return self.args is not None and not self.bare
-
-
-@dataclass(slots=True)
-class OfThread:
-    """What the journal holds of one thread.
-
-    Attributes:
-        entries: In the order in which they were sent, by their numbers.
-        heads: In each namespace (as it is stored), ids that were its head once and
-            are not of an entry here.
-        replayed_s: When it was replayed last.
-    """
-
-    entries: dict[bytes, Entry] = field(default_factory=dict)
-    heads: dict[bytes, dict[bytes, None]] = field(default_factory=dict)
-    replayed_s: float = NOTHING_YET
-
-    @property
-    def is_own(self) -> bool:
-        """Whether no other process is known to write the thread."""
-        return not any(entry.is_read for entry in self.entries.values())
-
-    def saw(self, namespace: bytes, checkpoint_id: bytes) -> None:
-        """Note a head, so that a replay may move on from it."""
-        seen = self.heads.setdefault(namespace, {})
-        seen[checkpoint_id] = None
-        if len(seen) > limits.SEEN_MOST:
-            del seen[next(iter(seen))]
 
 
 class OfPrimary:
@@ -157,6 +82,7 @@ class Journal:
         self._read_bytes = 0
         self._serial = 0
         self.to_purge: list[tuple[str, int]] = []
+        self._to_discard: list[int] = []
 
     @property
     def is_full(self) -> bool:
@@ -273,15 +199,21 @@ class Journal:
                 self.bytes -= entry.size
                 if entry.is_read:
                     self._read_bytes -= entry.size
-        entry.acked_s = None
+        if entry.serial:
+            self._to_discard.append(entry.serial)
+        entry.acked_s = entry.args = None
 
-    def forget_thread(self, thread: str) -> None:
-        """The thread was deleted by this process: keep nothing of its state."""
+    def forget_thread(self, thread: str, dead: int) -> None:
+        """The thread was deleted by this process at this stamp: keep nothing of it.
+
+        What is still on its way, or was begun since, is another matter.
+        """
         of_thread = self.threads.get(thread)
         if of_thread is None:
             return
         for entry in list(of_thread.entries.values()):
-            if entry.kind != DELETE:
+            is_of_it = entry.acked_s is not None and int(entry.standing.gen) <= dead
+            if is_of_it and entry.kind != DELETE:
                 self.drop(entry)
         if self.spool is not None:
             self.to_purge.append((thread, self._serial))
@@ -308,12 +240,7 @@ class Journal:
         for entry in entries:
             if not entry.sure and entry.kind in (REMOVE, DELETE):
                 self.drop(entry)  # What was acknowledged after it says that it came to nothing.
-        self._load(entries)
-        return [
-            entry
-            for entry in entries
-            if entry.acked_s is not None and entry.identity != but and entry.args is not None
-        ]
+        return [entry for entry in entries if entry.acked_s is not None and entry.identity != but]
 
     def behind(self, primary_of: Callable[[int], bytes], trusted: Set[bytes]) -> list[str]:
         """Threads with entries of another primary than their slot has; newest first.
@@ -352,10 +279,13 @@ class Journal:
         for entry in gone:
             self.drop(entry)
         for line in (self._reads, self._in_memory):
-            while line and line[0].acked_s is None:
-                line.popleft()
+            if len(line) > 2 * self._count + limits.LINE_SLACK:
+                alive = [entry for entry in line if entry.acked_s is not None]
+                line.clear()
+                line.extend(alive)
         if self.spool is not None:
-            self.spool.discard(entry.serial for entry in gone if entry.serial)
+            self.spool.discard(self._to_discard)
+        self._to_discard.clear()
 
     def make_room(self) -> int:
         """Bring it back within its bounds; how many entries are uncovered by that."""
@@ -376,12 +306,13 @@ class Journal:
         self.bytes -= entry.size
         if entry.is_read:
             self._read_bytes -= entry.size
+        if not entry.serial or self._count > limits.JOURNAL_ENTRIES_MAX:
+            self.uncovered += 1
         if entry.serial:
             entry.args = None
         else:
             assert entry.args is not None
             entry.args, entry.bare = [without_payload(entry.args[0])], True
-            self.uncovered += not entry.is_read
         if self._count > limits.JOURNAL_ENTRIES_MAX:
             self.drop(entry)
 
@@ -392,32 +323,17 @@ class Journal:
         row = Row(self._serial, entry.thread, entry.sent_wall_s, packed(entry))
         entry.serial = self._serial if spool.add(row) else 0
 
-    def _load(self, entries: Iterable[Entry]) -> None:
-        """Read back what the spool alone has; what it does not give is uncovered."""
-        absent = {entry.serial: entry for entry in entries if entry.args is None}
-        if not absent or self.spool is None:
-            return
-        for row in self.spool.rows(list(absent)):
-            entry = absent.pop(row.serial)
-            entry.args = unpacked(row).args
-            self.bytes += entry.size
-            self._of_primary[entry.identity].bytes += entry.size
-            self._in_memory.append(entry)
+    def carried(self, entries: Iterable[Entry]) -> dict[bytes, list[bytes]]:
+        """The arguments of entries, by their numbers, also of those in the spool alone.
+
+        What the spool does not give is left out: it is uncovered.
+        """
+        found = {entry.number: entry.args for entry in entries if entry.args is not None}
+        absent = {entry.serial: entry for entry in entries if entry.args is None and entry.serial}
+        if absent and self.spool is not None:
+            for row in self.spool.rows(list(absent)):
+                found[absent.pop(row.serial).number] = unpacked(row).args or []
         for entry in absent.values():
             self.uncovered += 1
             self.drop(entry)
-
-
-def packed(entry: Entry) -> bytes:
-    """An entry for the spool."""
-    about = entry.number, entry.kind, entry.slot, entry.args, entry.deadline_ms, entry.sure
-    return ormsgpack.packb((*about, *entry.standing))
-
-
-def unpacked(row: Row) -> Entry:
-    """The inverse of `packed`."""
-    number, kind, slot, args, deadline_ms, sure, *standing = ormsgpack.unpackb(row.body)
-    size = sum(map(len, args))
-    entry = Entry(number, kind, row.thread, slot, args, size, Standing(*standing))
-    entry.sent_wall_s, entry.deadline_ms, entry.sure = row.first_sent_s, deadline_ms, sure
-    return entry
+        return found

@@ -6,9 +6,14 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from langgraph_valkey import limits, operations
-from langgraph_valkey.errors import LanggraphValkeyError, Unreachable, WriteRejected
+from langgraph_valkey.errors import (
+    LanggraphValkeyError,
+    OutcomeUnknown,
+    Unreachable,
+    WriteRejected,
+)
 from langgraph_valkey.keys import ThreadKeys
-from langgraph_valkey.link import Link
+from langgraph_valkey.link import Call, Link, Reply
 from langgraph_valkey.loss_window.recovery import Recovery
 from langgraph_valkey.loss_window.replay import ThreadReplay
 from langgraph_valkey.loss_window.report import RecoveryReport
@@ -17,6 +22,7 @@ from langgraph_valkey.loss_window.window import LossWindow
 from langgraph_valkey.operations import Answer, Standing, Status
 
 _ABSENT = (Status.NONE, Status.TORN)
+_OUTAGES = (Unreachable, WriteRejected, OutcomeUnknown)
 
 
 async def replay_thread(
@@ -35,7 +41,9 @@ async def replay_thread(
         replay = window.replay_of(thread, force=force)
         if replay is None:
             return None
-        await _run(window, link, [replay], patient=patient)
+        failure = await _run(window, link, [replay], patient=patient)
+        if failure is not None:
+            raise failure
         if replay.moved_to is None:
             return replay
         # Its primary was replaced once more.
@@ -44,25 +52,67 @@ async def replay_thread(
 
 async def _run(
     window: LossWindow, link: Link, replays: Sequence[ThreadReplay], *, patient: bool = True
-) -> None:
-    """Replay threads side by side, page by page."""
+) -> LanggraphValkeyError | None:
+    """Replay threads side by side, page by page.
+
+    Returns:
+        Why some could not be replayed for now, if there are any.
+    """
+    failure: LanggraphValkeyError | None = None
     active = list(replays)
     while active:
         asked = [(replay, call) for replay in active if (call := replay.next()) is not None]
         for _, call in asked:
             call.patient = patient
-        replies = await link.send([call for _, call in asked]) if asked else []
-        for (replay, _), reply in zip(asked, replies, strict=True):
-            answer = operations.read(reply)
+        going_on = []
+        for (replay, _), reply in zip(asked, await _send_each(link, asked), strict=True):
+            if isinstance(reply, _OUTAGES):
+                failure = failure or reply
+                continue
             now_s = link.now()
+            if isinstance(reply, LanggraphValkeyError):
+                window.set_aside(replay, now_s)
+                continue
+            answer = operations.read(reply)
             window.heard(replay.keys, answer.identity, now_s)
             replay.take(answer)
             window.confirmed(replay, answer.identity, now_s)
-        going_on = [replay for replay, _ in asked if replay.moved_to is None]
+            if replay.moved_to is None:
+                going_on.append(replay)
         for replay in active:
             if replay not in going_on:
                 window.replayed(replay, link.now())
         active = going_on
+    return failure
+
+
+async def _send_each(
+    link: Link, asked: Sequence[tuple[ThreadReplay, Call]]
+) -> list[Reply | LanggraphValkeyError]:
+    """What each call came to: one that fails must not hold up the others.
+
+    A primary that does not answer, or refuses, does so for all its threads.
+    """
+    if not asked:
+        return []
+    try:
+        return await link.send([call for _, call in asked])
+    except LanggraphValkeyError as error:
+        if len(asked) == 1:
+            return [error]
+    found: list[Reply | LanggraphValkeyError] = []
+    away: dict[bytes, LanggraphValkeyError] = {}
+    for replay, call in asked:
+        if replay.primary in away:
+            found.append(away[replay.primary])
+            continue
+        try:
+            found += await link.send([call])
+        except LanggraphValkeyError as error:
+            found.append(error)
+            if isinstance(error, _OUTAGES):
+                away[replay.primary] = error
+    return found
 
 
 async def recover(
@@ -77,23 +127,31 @@ async def recover(
 
     Returns:
         What came of it; None if there was nothing to be replayed.
+
+    Raises:
+        Unreachable, WriteRejected, OutcomeUnknown: A shard does not take replays now;
+            those of the others are done.
     """
     here = Recovery(b"", link.now())
+    failure: LanggraphValkeyError | None = None
     threads = window.behind(everything=everything)
     for at in range(0, len(threads), limits.REPLAY_THREADS):
         some = threads[at : at + limits.REPLAY_THREADS]
         for _ in range(limits.REPLAY_TRIES):
             found = [window.replay_of(thread, force=everything) for thread in some]
             replays = [replay for replay in found if replay is not None]
-            await _run(window, link, replays)
+            failure = await _run(window, link, replays) or failure
             for replay in replays:
                 here.add(replay.thread, replay.outcome)
+                if replay.missing:
+                    here.give_up(replay.thread)
             # Those of a primary that turned out to be replaced once more.
             some = [replay.thread for replay in replays if replay.moved_to is not None]
             if not some:
                 break
-    if not window.behind():
-        window.recovered(link.now())
+    window.recovered(link.now())
+    if failure is not None:
+        raise failure
     return here.report(link.now()) if threads else None
 
 
@@ -123,13 +181,11 @@ async def not_yet(
     heard = window.heard(keys, answer.identity, link.now())
     if is_stranger:
         await _ask_the_others(window, link, answer.identity)
-    now_s = link.now()
     if heard is Heard.FORMER:
         await link.sleep(limits.FORMER_PAUSE_S)
         return True
-    if heard is Heard.CHANGED or window.is_recovering:
-        if await _replay_for_read(window, link, thread):
-            return True
+    if window.is_recovering and await _replay_for_read(window, link, thread):
+        return True
     good_from_s = window.readable_s(thread, answer.identity)
     if sent_s <= good_from_s:
         await link.sleep(max(0.0, good_from_s - link.now()))
@@ -168,7 +224,7 @@ async def _replay_for_read(window: LossWindow, link: Link, thread: str) -> bool:
     until_s = link.now() + limits.READ_DEADLINE_S
     while True:
         try:
-            return await replay_thread(window, link, thread, patient=False) is not None
+            replay = await replay_thread(window, link, thread, patient=False)
         except WriteRejected as refusal:
             if link.now() >= until_s:
                 raise Unreachable(
@@ -176,3 +232,7 @@ async def _replay_for_read(window: LossWindow, link: Link, thread: str) -> bool:
                     "writes, so what may have been lost can't be replayed yet: call again"
                 ) from refusal
             await link.sleep(limits.REFUSED_PAUSE_S)
+        else:
+            if replay is not None and replay.missing:
+                await link.sleep(limits.REFUSED_PAUSE_S)  # Another process may bring it.
+            return replay is not None

@@ -14,14 +14,14 @@ checkpoint that brought them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 
 from langgraph_valkey import limits, operations
 from langgraph_valkey.keys import ThreadKeys, namespace_of, to_text
 from langgraph_valkey.link import Call
-from langgraph_valkey.loss_window.journal import DELETE, PUT, REMOVE, WRITES, Entry, OfThread
+from langgraph_valkey.loss_window.entries import DELETE, PUT, REMOVE, WRITES, Entry, OfThread
 from langgraph_valkey.loss_window.report import Fork
 from langgraph_valkey.operations import Answer, Standing, Status, taken_apart
 from langgraph_valkey.stored import records
@@ -82,12 +82,15 @@ class ThreadReplay:
         keys: Its keys.
         held: What the journal holds of it.
         entries: Those to be replayed, in the order in which they were sent.
+        carried: The arguments of all its entries, by their numbers.
         primary: Which primary is to take them; `operations.ANYONE` for any.
 
     Attributes:
+        primary: As given.
         outcome: What became of the entries so far.
         settled: Entries that are there, by the primary that said so.
         unwanted: Entries that were deleted or have expired.
+        missing: Entries of which something is not there, for now.
         standing: The thread as the server has it now.
         moved_to: The primary that answered instead of the expected one, if one did.
     """
@@ -98,6 +101,7 @@ class ThreadReplay:
         keys: ThreadKeys,
         held: OfThread,
         entries: Sequence[Entry],
+        carried: Mapping[bytes, list[bytes]],
         primary: bytes,
     ) -> None:
         self.thread = thread
@@ -105,9 +109,10 @@ class ThreadReplay:
         self.outcome = Outcome()
         self.settled: list[Entry] = []
         self.unwanted: list[Entry] = []
+        self.missing: list[Entry] = []
         self.standing = Standing()
         self.moved_to: bytes | None = None
-        self._primary = primary
+        self.primary = primary
         self._deadlines_ms: dict[bytes, int] = {}
         for entry in held.entries.values():
             gen = entry.standing.gen
@@ -117,10 +122,11 @@ class ThreadReplay:
             for namespace, heads in held.heads.items()
             for checkpoint_id in heads
         ]
-        self._all = list(held.entries.values())
-        self._pages = self._pages_of(entries)
+        self._carried = carried
+        self._puts = [entry for entry in held.entries.values() if entry.kind == PUT]
+        self._pages = self._pages_of([entry for entry in entries if entry.number in carried])
         self._page: _Page | None = None
-        self._missing: list[Entry] = []
+        self._again: list[Entry] = []
         self._last_try = False
 
     def next(self) -> Call | None:
@@ -128,16 +134,16 @@ class ThreadReplay:
         if self.moved_to is not None:
             return None
         self._page = next(self._pages, None)
-        if self._page is None and self._missing and not self._last_try:
+        if self._page is None and self._again and not self._last_try:
             self._last_try = True
-            self._pages = self._whole_pages(self._missing)
+            self._pages = self._whole_pages(self._again)
             self._page = next(self._pages, None)
         page = self._page
         if page is None:
             return None
         return operations.replay(
             self.keys,
-            self._primary,
+            self.primary,
             page.standing,
             page.deadline_ms,
             self._seen + page.items,
@@ -168,10 +174,9 @@ class ThreadReplay:
             outcome.expired += verdict == EXPIRED
         elif verdict == MISSING:
             if self._last_try or entry.bare:
-                outcome.lost += entry.sure
-                self.settled.append(entry)  # There is nothing more to be done for it.
+                self.missing.append(entry)
             else:
-                self._missing.append(entry)
+                self._again.append(entry)
         else:
             self.settled.append(entry)
             # One whose outcome was never known is no loss of the server's.
@@ -189,7 +194,7 @@ class ThreadReplay:
                     page = None
                 page = page or self._page_for(entry)
                 page.standing = _newest(page.standing, entry.standing)
-                page.add(entry, _items(entry))
+                page.add(entry, self._items(entry))
             if page is not None:
                 yield page
 
@@ -197,25 +202,38 @@ class ThreadReplay:
         """A page for each, with all its chunks that are held anywhere."""
         chunks = {
             chunk[: limits.DIGEST_BYTES]: chunk
-            for entry in self._all
-            if entry.kind == PUT and not entry.bare
-            for chunk in (entry.args or ())[1:]
+            for entry in self._puts
+            for chunk in self._carried.get(entry.number, ())[1:]
         }
         for entry in entries:
-            assert entry.args is not None
-            record = taken_apart(entry.args[0]).payload
+            record = taken_apart(self._carried[entry.number][0]).payload
             needed = [chunks[d] for d in records.digests_of(record) if d in chunks]
             page = self._page_for(entry)
-            page.add(entry, [*(b"C" + chunk for chunk in needed), _items(entry)[-1]])
+            page.add(entry, [*(b"C" + chunk for chunk in needed), self._items(entry)[-1]])
             yield page
 
     def _page_for(self, entry: Entry) -> _Page:
         gen = entry.standing.gen
         deadline_ms = self._deadlines_ms.get(gen, 0)
-        if not deadline_ms and not entry.sure and entry.kind in (PUT, WRITES) and entry.args:
-            ttl_ms = taken_apart(entry.args[0]).ttl_ms
+        if not deadline_ms and not entry.sure and entry.kind in (PUT, WRITES):
+            ttl_ms = taken_apart(self._carried[entry.number][0]).ttl_ms
             deadline_ms = ttl_ms and round(entry.sent_wall_s * 1000) + ttl_ms
         return _Page(entry.standing, deadline_ms)
+
+    def _items(self, entry: Entry) -> list[bytes]:
+        """An entry as ``replay.lua`` takes it."""
+        args, stamp = self._carried[entry.number], entry.standing.stamp
+        if entry.kind == DELETE:
+            return [b"D" + stamp]
+        if entry.kind == REMOVE:
+            namespace, *ids = args
+            return [b"R" + stamp + operations.named(namespace, each) for each in ids]
+        head, *chunks = args
+        taken = taken_apart(head)
+        if entry.kind == WRITES:
+            return [b"".join((b"W", stamp, taken.entry, taken.name, taken.payload))]
+        put = b"".join((b"P", stamp, taken.name, taken.payload))
+        return [*(b"C" + chunk for chunk in chunks), put]
 
 
 def _kinship(entry: Entry) -> tuple[bytes, ...]:
@@ -230,20 +248,3 @@ def _kinship(entry: Entry) -> tuple[bytes, ...]:
 
 def _newest(one: Standing, other: Standing) -> Standing:
     return other if other.stamp > one.stamp else one
-
-
-def _items(entry: Entry) -> list[bytes]:
-    """An entry as ``replay.lua`` takes it."""
-    assert entry.args is not None
-    stamp = entry.standing.stamp
-    if entry.kind == DELETE:
-        return [b"D" + stamp]
-    if entry.kind == REMOVE:
-        namespace, *ids = entry.args
-        return [b"R" + stamp + operations.named(namespace, each) for each in ids]
-    head, *chunks = entry.args
-    taken = taken_apart(head)
-    if entry.kind == WRITES:
-        return [b"".join((b"W", stamp, taken.entry, taken.name, taken.payload))]
-    put = b"".join((b"P", stamp, taken.name, taken.payload))
-    return [*(b"C" + chunk for chunk in chunks), put]

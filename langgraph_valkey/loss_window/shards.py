@@ -81,18 +81,30 @@ class Shards:
         """When this process first heard that it replaced another; else long ago."""
         return self._taken_over_s.get(identity, float("-inf"))
 
-    def to_verify(self, now_s: float) -> list[ThreadKeys]:
-        """Slots of primaries that lost another slot, and were not asked since.
+    def to_verify(self) -> dict[bytes, list[ThreadKeys]]:
+        """The slots of primaries that lost another slot, and were not asked since.
 
         One that was replaced has lost them all; one that gave a slot away has not.
         """
-        asked = {
-            identity
+        asked: dict[bytes, list[ThreadKeys]] = {
+            identity: []
             for identity, replaced_s in self._replaced_s.items()
             if replaced_s > self._verified_s.get(identity, float("-inf"))
         }
-        self._verified_s.update(dict.fromkeys(asked, now_s))
-        return [self._keys_in[slot] for slot, who in self._of_slot.items() if who in asked]
+        for slot, identity in self._of_slot.items() if asked else ():
+            if identity in asked:
+                asked[identity].append(self._keys_in[slot])
+        return asked
+
+    def verified(self, identity: bytes, now_s: float) -> None:
+        """It was asked for all of its slots."""
+        self._verified_s[identity] = now_s
+
+    def absolve(self, now_s: float) -> None:
+        """Trust those again that gave a slot away a while ago, and have others still."""
+        late = {i for i, at_s in self._replaced_s.items() if now_s - at_s >= limits.FORMER_S}
+        for identity in late & set(self._of_slot.values()) if late else ():
+            del self._replaced_s[identity]
 
     def never_replaced(self) -> set[bytes]:
         """Primaries that have kept all their slots."""

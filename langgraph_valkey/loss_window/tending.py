@@ -7,7 +7,7 @@ import time
 from langgraph_valkey import limits, operations
 from langgraph_valkey.errors import LanggraphValkeyError
 from langgraph_valkey.link import Link
-from langgraph_valkey.loss_window.journal import unpacked
+from langgraph_valkey.loss_window.entries import unpacked
 from langgraph_valkey.loss_window.recovering import recover
 from langgraph_valkey.loss_window.shards import Shard
 from langgraph_valkey.loss_window.window import LossWindow
@@ -29,11 +29,11 @@ async def tend(window: LossWindow, link: Link) -> None:
         except LanggraphValkeyError:
             troubled = True
     if window.is_recovering or window.behind():
-        try:
-            await _verify(window, link)
-            await recover(window, link)
-        except LanggraphValkeyError:
-            troubled = True
+        for step in (_verify, recover):
+            try:
+                await step(window, link)
+            except LanggraphValkeyError:
+                troubled = True
     window.in_trouble = troubled
     window.trim(link.now())
     window.purge()
@@ -68,12 +68,14 @@ async def _look_after(window: LossWindow, link: Link, shard: Shard) -> None:
 
 async def _verify(window: LossWindow, link: Link) -> None:
     """Ask for each slot of a primary that was replaced in one, who has it now."""
-    keys = window.vitals.to_verify(link.now())
-    for at in range(0, len(keys), limits.VERIFY_PAGE):
-        some = keys[at : at + limits.VERIFY_PAGE]
-        replies = await link.send([operations.chunks(each, ()) for each in some])
-        for each, reply in zip(some, replies, strict=True):
-            window.heard(each, operations.read(reply).identity, link.now())
+    for identity, keys in window.vitals.to_verify().items():
+        asked_s = link.now()
+        for at in range(0, len(keys), limits.VERIFY_PAGE):
+            some = keys[at : at + limits.VERIFY_PAGE]
+            replies = await link.send([operations.chunks(each, ()) for each in some])
+            for each, reply in zip(some, replies, strict=True):
+                window.heard(each, operations.read(reply).identity, link.now())
+        window.vitals.verified(identity, asked_s)
 
 
 async def drain(window: LossWindow, link: Link, until_s: float, unreachable_s: float) -> bool:

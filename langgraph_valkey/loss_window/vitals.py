@@ -49,10 +49,15 @@ class Vitals:
         with self._lock:
             return list(self._shards)
 
-    def to_verify(self, now_s: float) -> list[ThreadKeys]:
-        """Slots that may have been taken over together with another one."""
+    def to_verify(self) -> dict[bytes, list[ThreadKeys]]:
+        """Slots that may have been taken over together with another one, by primary."""
         with self._lock:
-            return self._shards.to_verify(now_s)
+            return self._shards.to_verify()
+
+    def verified(self, identity: bytes, now_s: float) -> None:
+        """A primary was asked for all of its slots."""
+        with self._lock:
+            self._shards.verified(identity, now_s)
 
     def needs_beat(self, identity: bytes, now_s: float) -> bool:
         """Whether its watermark stands still for want of writes."""

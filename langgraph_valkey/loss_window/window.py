@@ -22,7 +22,8 @@ from langgraph_valkey.errors import WriteRejected
 from langgraph_valkey.fork import renew_after_fork
 from langgraph_valkey.keys import ThreadKeys, thread_keys
 from langgraph_valkey.loss_window.durability import Rule
-from langgraph_valkey.loss_window.journal import DELETE, Entry, Journal
+from langgraph_valkey.loss_window.entries import DELETE, Entry
+from langgraph_valkey.loss_window.journal import Journal
 from langgraph_valkey.loss_window.pulse import Pulse
 from langgraph_valkey.loss_window.recovery import Recoveries
 from langgraph_valkey.loss_window.replay import ThreadReplay
@@ -56,6 +57,7 @@ class LossWindow:
         vitals: How the shards are, for a monitor and for people.
         recoveries: What failovers did.
         in_trouble: A shard did not answer when it was last asked.
+        is_recovering: A primary was replaced, and not all is replayed yet.
         is_blind: Primaries can't be told apart, so nobody knows what is durable.
     """
 
@@ -92,7 +94,7 @@ class LossWindow:
         self.vitals = Vitals(
             self._lock, self.rule, self._pulse, self._journal, self._shards, self.recoveries
         )
-        self.in_trouble = self.is_blind = False
+        self.in_trouble = self.is_blind = self.is_recovering = False
         self.is_watched = False
         self.adopted_s = NOTHING_YET
 
@@ -123,7 +125,8 @@ class LossWindow:
         with self._lock:
             before = self.primary_of(keys)
             heard = self._shards.heard(keys, identity, now_s)
-            if heard is Heard.CHANGED:
+            if heard is Heard.CHANGED and self.rule.journals:
+                self.is_recovering = True
                 self.rule.replaced(before)
                 self._pulse.replaced(before)
                 if identity not in self._heirs.setdefault(before, set()):
@@ -154,7 +157,7 @@ class LossWindow:
 
     def taken(
         self, entry: Entry | None, answer: Answer, sent_s: float, now_s: float,
-        *, deadline: bytes = b"", head: tuple[bytes, bytes] | None = None,
+        *, deadline_ms: int = 0, head: tuple[bytes, bytes] | None = None,
     ) -> None:  # fmt: skip
         """The write was acknowledged.
 
@@ -163,7 +166,7 @@ class LossWindow:
             answer: The acknowledgement.
             sent_s: When it was sent first.
             now_s: When the acknowledgement came.
-            deadline: The thread's new deadline in ms, if it was moved.
+            deadline_ms: When the thread now expires, on the server's clock; 0 for never.
             head: A namespace, as it is stored, and what was its head before.
         """
         if entry is None:
@@ -174,14 +177,14 @@ class LossWindow:
             if not self.is_blind and self._pulse.is_news(identity, now_s):
                 self.rule.accepted(identity, sent_s, now_s)
                 self._pulse.accepted(identity, now_s)
-            if deadline:
-                entry.deadline_ms = int(deadline)
+            if deadline_ms:
+                entry.deadline_ms = deadline_ms
             journal = self._journal
             standing = answer.standing
             if entry.kind == DELETE:
-                journal.forget_thread(entry.thread)
-                # The answer is what comes after the deletion.
-                standing = standing._replace(stamp=b"%016d" % (int(standing.stamp) - 1))
+                dead = int(standing.stamp) - 1  # The answer is what comes after it.
+                journal.forget_thread(entry.thread, dead)
+                standing = standing._replace(stamp=b"%016d" % dead)
             journal.acked(entry, identity, standing, now_s)
             if head is not None and head[1] and entry.thread in journal.threads:
                 journal.threads[entry.thread].saw(*head)
@@ -195,12 +198,14 @@ class LossWindow:
             with self._lock:
                 self._journal.drop(entry)
 
-    def unknown(self, entry: Entry | None, keys: ThreadKeys, now_s: float) -> None:
-        """The write was given up; it may have been applied."""
+    def unknown(self, entry: Entry | None, primary: bytes, now_s: float) -> None:
+        """The write was given up; the primary that it was meant for may have applied it."""
         if entry is not None and entry.acked_s is None:
             with self._lock:
-                primary = self._shards.primary_of(keys.slot)
-                self._journal.acked(entry, primary, entry.standing, now_s, sure=False)
+                if primary == ANYONE:  # None was ever heard of, so nothing builds upon it.
+                    self._journal.drop(entry)
+                else:
+                    self._journal.acked(entry, primary, entry.standing, now_s, sure=False)
 
     @property
     def doubtful(self) -> Container[bytes]:
@@ -256,6 +261,8 @@ class LossWindow:
 
         with self._lock:
             self._journal.trim(durable)
+            if not self.is_recovering:
+                self._shards.absolve(now_s)
             if self._is_full and not self._journal.is_full:
                 self._is_full, self._told_uncovered = False, self._journal.uncovered
 
@@ -269,11 +276,6 @@ class LossWindow:
 
     # --- what a replay needs -------------------------------------------------------
 
-    @property
-    def is_recovering(self) -> bool:
-        """Whether a primary was replaced, and not all is replayed yet."""
-        return self.recoveries.is_open
-
     def readable_s(self, thread: str, identity: bytes) -> float:
         """From when on what is read of a thread holds all that was replayed.
 
@@ -283,7 +285,8 @@ class LossWindow:
         held = self._journal.threads.get(thread)
         own_s = held.replayed_s if held is not None else NOTHING_YET
         taken_over_s = self._shards.taken_over_s(identity)
-        if taken_over_s == NOTHING_YET or (held is not None and held.is_own):
+        is_own = held is not None and held.is_own
+        if taken_over_s == NOTHING_YET or is_own or not self.rule.journals:
             return own_s
         return max(own_s, taken_over_s + self._grace_s)
 
@@ -301,7 +304,8 @@ class LossWindow:
             if not entries:
                 return None
             held = self._journal.threads[thread]
-            return ThreadReplay(thread, keys, held, entries, primary)
+            carried = self._journal.carried(list(held.entries.values()))
+            return ThreadReplay(thread, keys, held, entries, carried, primary)
 
     def behind(self, *, everything: bool = False) -> list[str]:
         """Threads with entries that their present primary has not confirmed; newest first.
@@ -310,26 +314,41 @@ class LossWindow:
             everything: Each thread of which something is journaled instead.
         """
         with self._lock:
-            if everything:
-                return list(self._journal.threads)
-            trusted = self._shards.never_replaced()
-            return self._journal.behind(self._shards.primary_of, trusted)
+            return list(self._journal.threads) if everything else self._behind()
+
+    def _behind(self) -> list[str]:
+        return self._journal.behind(self._shards.primary_of, self._shards.never_replaced())
 
     def confirmed(self, done: ThreadReplay, identity: bytes, now_s: float) -> None:
         """A page of a thread was replayed, to this primary."""
         settled, done.settled = done.settled, []
         unwanted, done.unwanted = done.unwanted, []
         with self._lock:
+            for entry in done.missing:
+                entry.missing_since_s = entry.missing_since_s or now_s
+                if now_s - entry.missing_since_s >= limits.MISSING_S:
+                    # Nobody brought it: there is nothing more to be done for it.
+                    done.outcome.lost += entry.sure
+                    settled.append(entry)
             for entry in settled:
-                self._journal.confirmed(entry, identity or ANYONE, done.standing.gen, now_s)
+                self._journal.confirmed(entry, identity, done.standing.gen, now_s)
             for entry in unwanted:
                 self._journal.drop(entry)
+
+    def set_aside(self, done: ThreadReplay, now_s: float) -> None:
+        """A thread that can't be replayed, since its keys hold something else."""
+        with self._lock:
+            primary = self._shards.primary_of(done.keys.slot)
+            for entry in self._journal.of_thread(done.thread, but=primary):
+                done.outcome.lost += entry.sure
+                self._journal.confirmed(entry, primary, entry.standing.gen, now_s)
 
     def replayed(self, done: ThreadReplay, now_s: float) -> None:
         """A thread was replayed as far as it could be."""
         with self._lock:
             identity = self._shards.primary_of(done.keys.slot)
-            self.recoveries.add(identity, done.thread, done.outcome, now_s)
+            if self.is_recovering:
+                self.recoveries.add(identity, done.thread, done.outcome, now_s)
             held = self._journal.threads.get(done.thread)
             if held is not None:
                 held.replayed_s = now_s
@@ -341,8 +360,11 @@ class LossWindow:
             self.recoveries.begin(identity, now_s).give_up(thread)
 
     def recovered(self, now_s: float) -> None:
-        """All that had to be replayed has been: tell what came of it."""
+        """If all that had to be replayed has been, tell what came of it."""
         with self._lock:
+            if self._behind():
+                return
+            self.is_recovering = False
             reports = self.recoveries.end(now_s)
         self.recoveries.tell(reports)
 
@@ -361,4 +383,5 @@ class LossWindow:
         """Take over an entry of a process that is gone."""
         with self._lock:
             if self._journal.sent(entry) is entry:
+                self.is_recovering = True
                 self._journal.acked(entry, ADOPTED, entry.standing, now_s, sure=entry.sure)

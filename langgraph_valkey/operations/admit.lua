@@ -72,7 +72,7 @@ local function admit(name1, name2)
   return m, fields, sub(h, 1, 6), sub(h, 7), found[3], found[4]
 end
 
--- Reply: the thread's deadline ('' if it was not moved), and what else is given.
+-- Reply: the thread's deadline (not positive if it has none), and what else is given.
 local function store(m, fields, ...)
   fields[#fields + 1] = 'm'
   fields[#fields + 1] = m
@@ -80,5 +80,6 @@ local function store(m, fields, ...)
     call('HSET', STATE, unpack(fields, from, math.min(from + MOST - 1, #fields)))
   end
   local ttl_ms = tonumber(sub(HEAD, 65, 80))
-  return reply('ok', m, ttl_ms > 0 and expire(ttl_ms) or '', ...)
+  local at = ttl_ms > 0 and expire(ttl_ms) or call('PEXPIRETIME', STATE)
+  return reply('ok', m, at, ...)
 end

@@ -24,7 +24,7 @@ if moved(sub(HEAD, 1, 40)) then return reply('moved', nothing(0)) end
 local now = clock()
 local t, dead = thread(), tonumber(call('ZSCORE', GRAVES, '') or 0)
 local sent, seen, forks, verdicts, restored = {}, {}, {}, {}, {}
-local tops, named = {}, {}
+local tops, named, line = {}, {}, {}
 local changed, made = false, false
 
 local function bury(stamp)
@@ -79,12 +79,17 @@ local function head_in(ns)
   return ordinal, ''
 end
 
--- Whether `id` is an ancestor of `from`; nil if the line breaks off before it.
+-- Whether `id` is an ancestor of `from`; nil if the line breaks off before it. What
+-- was sent tells of its parent also where it was removed since.
 local function descends(ns, from, id)
   for _ = 1, MOST do
-    local record = call('HGET', STATE, 'r' .. ns .. '\0' .. from)
-    if not record then return nil end
-    from = parent_of(record)
+    local at = ns .. '\0' .. from
+    from = line[at]
+    if not from then
+      local record = call('HGET', STATE, 'r' .. at)
+      if not record then return nil end
+      from = parent_of(record)
+    end
     if from == id then return true end
     if from == '' or above(id, from) then return false end
   end
@@ -117,6 +122,13 @@ local function settle_head(ns, id)
   elseif up and above(id, kept) then
     call('HSET', STATE, 'k' .. ns, id)
   end
+end
+
+-- With the highest id that was put so far.
+local function settle(ns)
+  local top = tops[ns]
+  tops[ns] = nil
+  if t and top and call('HEXISTS', STATE, 'r' .. ns .. '\0' .. top) == 1 then settle_head(ns, top) end
 end
 
 local function lacks(record)
@@ -198,12 +210,14 @@ for i = 2, #ARGV do
     verdict = refused()
     if not verdict and kind == 'R' then
       local ns, id = parts(item, 18)
+      settle(ns) -- what is removed may have been the head
       verdict = remove(stamp, ns, id)
     elseif not verdict and kind == 'W' then
       local ns, id, writes = parts(item, 34)
       verdict = write(stamp, sub(item, 18, 33), ns, id, writes)
     elseif not verdict then
       local ns, id, record = parts(item, 18)
+      if record ~= '' then line[ns .. '\0' .. id] = parent_of(record) end
       verdict = put(stamp, ns, id, record)
       if verdict == 's' or verdict == 't' then
         if not tops[ns] then named[#named + 1] = ns end
@@ -213,11 +227,7 @@ for i = 2, #ARGV do
   end
   if verdict then verdicts[#verdicts + 1] = verdict end
 end
-for i = 1, #named do
-  local ns = named[i]
-  -- Unless it was removed since, by what came after it.
-  if t and call('HEXISTS', STATE, 'r' .. ns .. '\0' .. tops[ns]) == 1 then settle_head(ns, tops[ns]) end
-end
+for i = 1, #named do settle(named[i]) end
 
 if t and (changed or NEWEST > t.stamp) and not refused() then
   t.stamp = math.max(now, t.stamp + 1, NEWEST)
