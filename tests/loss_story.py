@@ -7,9 +7,9 @@ what is stored then.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -24,7 +24,6 @@ from langgraph_valkey import (
     WriteRejected,
 )
 from langgraph_valkey.keys import namespace_field, namespace_of, to_bytes
-from langgraph_valkey.loss_window import journal
 from langgraph_valkey.stored import records
 from langgraph_valkey.testing import memory_saver
 from tests.faces import checkpoint, config, metadata, numbered_id
@@ -129,8 +128,10 @@ class Story:
         self.world.tick += 1
         value = f"{channel} {self.world.tick}"
         where = config(thread, ns, mine["id"])
+        process.number_sent = b""
         self._do(process, lambda s: s.put_writes(where, [(channel, value)], task))
-        self.values[process.number_sent] = (channel, value)
+        if process.number_sent:
+            self.values[process.number_sent] = (channel, value)
 
     def _get(self, process: Process, thread: str, ns: str) -> None:
         found = self._read(process, thread, ns)
@@ -393,8 +394,7 @@ def difference(one: Any, other: Any) -> Any:
 @contextmanager
 def told(seed: int, world: World, **weights: int) -> Iterator[Story]:
     """A story; what breaks in it is told with its seed and its last steps."""
-    clock = SimpleNamespace(time=world.wall_s)
-    with mock.patch.object(journal, "time", clock):
+    with mock.patch.object(time, "time", world.wall_s):
         story = Story(world, **weights)
         try:
             yield story

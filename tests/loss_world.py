@@ -225,7 +225,7 @@ class World:
         if process.is_stuck and call.script.name == "replay":
             raise OutcomeUnknown("replay failed (stuck)")
         server = self.primary
-        if self.former is not None and process.astray > 0:
+        if self.former is not None and process.astray > 0 and self.random.random() < 0.6:
             if self.primary.now() > self.former_until_s:
                 self.former, process.astray = None, 0
             else:
@@ -240,7 +240,8 @@ class World:
         finally:
             self._talking = before
         answer = operations.read(reply)
-        process.answer, process.server = answer, server
+        if call.script.name == "get":
+            process.answer, process.server = answer, server
         process.heard.add(answer.identity)
         if answer.status is Status.OK and call.script.name in {"put", "put_writes"}:
             process.acks[call.args[0][:16]] = answer
