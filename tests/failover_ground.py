@@ -107,6 +107,12 @@ def mend(cluster: LocalCluster) -> None:
         cluster.resume(shard)
         cluster.accept_writes(shard)
         cluster.release_replication(shard)
+    replace_killed(cluster)
+
+
+def replace_killed(cluster: LocalCluster) -> None:
+    """Let what was killed come back, as replicas: a log that nobody follows stands still."""
+    cluster.wait_healthy()
     for node in cluster.nodes:
         if not node.running:
             cluster.restart_node(node)

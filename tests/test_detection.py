@@ -22,6 +22,7 @@ from tests.failover_ground import (
     join,
     mend,
     new_prefix,
+    replace_killed,
     threads_in,
     total,
     until,
@@ -115,10 +116,12 @@ async def test_calls_alone_give_back_what_a_crash_lost(
         await party.step(writing, reading)
         await asyncio.to_thread(durable.kill_primary, 0)
         began_s = time.monotonic()
+        mending = asyncio.ensure_future(asyncio.to_thread(replace_killed, durable))
         await party.step(writing)
         await party.twin.check()
         # Its own threads don't wait for others' replays.
         assert time.monotonic() - began_s < FAST_MS / 1000 + 1 + limits.REPLAY_GRACE_S / 2
+        await mending
 
 
 async def test_a_planned_failover_is_no_loss(kind: str, plain: LocalCluster, prefix: str) -> None:
@@ -360,7 +363,7 @@ async def test_several_event_loops(durable: LocalCluster, prefix: str) -> None:
         await asyncio.to_thread(durable.hold_log, 0)
         await step_all()
         await asyncio.to_thread(durable.kill_primary, 0)
-        await step_all()
+        await asyncio.gather(step_all(), asyncio.to_thread(replace_killed, durable))
         await until(lambda: party.reports)
         assert total(party.reports, "replayed") == 2 * len(threads)
         for each in parties:
