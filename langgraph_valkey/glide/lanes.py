@@ -52,7 +52,7 @@ _LOST = frozenset({Kind.TIMED_OUT, Kind.MOVED})
 _LOST_WITHIN_S = 10.0
 """A cluster client is made anew after as many of these within this time ..."""
 
-_RENEWED_S = 0.3
+_RENEWED_S = 1.0
 """... and not again for so long."""
 
 
