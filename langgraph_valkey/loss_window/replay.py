@@ -26,7 +26,7 @@ from langgraph_valkey.loss_window.report import Fork
 from langgraph_valkey.operations import Answer, Standing, Status, taken_apart
 from langgraph_valkey.stored import records
 
-STORED, THERE, DELETED, EXPIRED, MISSING = b"stdxm"
+STORED, THERE, DELETED, REMOVED, EXPIRED, MISSING = b"stdrxm"
 NEVER = Standing().gen
 
 
@@ -127,6 +127,7 @@ class ThreadReplay:
         self._pages = self._pages_of([entry for entry in entries if entry.number in carried])
         self._page: _Page | None = None
         self._again: list[Entry] = []
+        self._removed: list[Entry] = []
         self._last_try = False
 
     def next(self) -> Call | None:
@@ -140,6 +141,8 @@ class ThreadReplay:
             self._page = next(self._pages, None)
         page = self._page
         if page is None:
+            # Last of all, so that they are not let go of before what needs their chunks.
+            self.settled, self._removed = self._removed, []
             return None
         return operations.replay(
             self.keys,
@@ -172,6 +175,9 @@ class ThreadReplay:
             self.unwanted.append(entry)
             outcome.deleted += verdict == DELETED
             outcome.expired += verdict == EXPIRED
+        elif verdict == REMOVED:
+            self._removed.append(entry)
+            outcome.deleted += 1
         elif verdict == MISSING:
             if self._last_try or entry.bare:
                 self.missing.append(entry)

@@ -349,6 +349,8 @@ class LossWindow:
             identity = self._shards.primary_of(done.keys.slot)
             if self.is_recovering:
                 self.recoveries.add(identity, done.thread, done.outcome, now_s)
+            for entry in done.settled:
+                self._journal.confirmed(entry, identity, done.standing.gen, now_s)
             held = self._journal.threads.get(done.thread)
             if held is not None:
                 held.replayed_s = now_s

@@ -12,8 +12,9 @@
 --         'W' stamp(16) entry(16) lengths namespace id writes
 --         'S' lengths namespace id               a head that the process has seen
 -- Reply: a letter for each D, R, P and W: 's' stored, 't' it was there, 'd' it was
---        deleted meanwhile, 'x' its thread expired, 'm' its chunks are not there, or
---        it was only asked for: sent without record or writes;
+--        deleted meanwhile, 'r' a checkpoint that was removed meanwhile, 'x' its thread
+--        expired, 'm' its chunks are not there, or it was only asked for: sent
+--        without record or writes;
 --        {namespace, head, other branch} of each fork
 
 local HEAD = ARGV[1]
@@ -147,7 +148,7 @@ local function removed(ns, id, stamp)
 end
 
 local function put(stamp, ns, id, record)
-  if removed(ns, id, stamp) then return 'd' end
+  if removed(ns, id, stamp) then return 'r' end
   local this = 'r' .. ns .. '\0' .. id
   local here = t and call('HGET', STATE, this)
   if here and here ~= '' then
