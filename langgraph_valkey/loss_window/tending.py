@@ -26,7 +26,8 @@ async def tend(window: LossWindow, link: Link) -> None:
     for shard in window.vitals.shards():
         try:
             await _look_after(window, link, shard)
-        except LanggraphValkeyError:
+        except LanggraphValkeyError as failure:
+            window.failed(shard.keys.slot, failure, link.now())
             troubled = True
     if window.is_recovering or window.behind():
         for step in (_verify, recover):

@@ -60,7 +60,9 @@ class Vitals:
             self._shards.verified(identity, now_s)
 
     def needs_beat(self, identity: bytes, now_s: float) -> bool:
-        """Whether its watermark stands still for want of writes."""
+        """Whether its watermark stands still for want of writes, or it refused the last one."""
+        if self._pulse.rejecting_s(identity, now_s) is not None:
+            return True
         if self._rule.asks_replicas or not self._journal.of_primary(identity).entries:
             return False
         return self._pulse.idle_s(identity, now_s) >= self._rule.beat_s
