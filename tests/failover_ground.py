@@ -50,6 +50,10 @@ class Party:
         other.twin = Twin(other.face)
         return other
 
+    def is_durable(self) -> bool:
+        """Whether nothing is journaled any more."""
+        return self.saver.health().journal_entries == 0
+
     async def step(self, *threads: str, size: int = 20) -> None:
         """Put a checkpoint, and a write on it, to each thread."""
         for thread in threads:
