@@ -110,6 +110,7 @@ class Truth:
         self.latest_ms: dict[str, int] = {}
         self.restored_heads: set[At] = set()
         self._before: tuple[bytes, dict[bytes, bytes]] = b"", {}
+        self._kept: dict[bytes, bytes] = {}
 
     # --- what the server does ------------------------------------------------------------
 
@@ -121,7 +122,9 @@ class Truth:
         thread = thread_of(call)
         if reply is None:
             if name == "replay":
-                self._before = _heads(server.state(thread))
+                state = server.state(thread)
+                self._before = _heads(state)
+                self._kept = {name[1:]: at for name, at in state.items() if name[:1] == b"k"}
             return
         answer = operations.read(reply)
         if answer.status is not Status.OK:
@@ -148,7 +151,6 @@ class Truth:
         fact.gens.add(int(answer.standing.gen))
         if name == "put":
             self.parents[at] = records.parent_id(taken.payload).encode()
-            self.restored_heads.discard(at)
 
     def _replayed(self, server: Server, talker: str | None, thread: str, call: Call) -> None:
         """A replay moved heads only as it may."""
@@ -168,7 +170,8 @@ class Truth:
                 raise Broken("head moved back", (at, head))
             if old and talker is not None:  # Else it came late: from whom is not known here.
                 known = at in self.seen.get(talker, ()) or at in self.restored_heads
-                kin = old in self.line((thread, ns, head))
+                # A branch that was kept is the head once any other replay moves it on.
+                kin = old in self.line((thread, ns, head)) or self._kept.get(ns) == head
                 require(known or kin, "head moved past one not seen", (talker, at, head))
             self.restored_heads.add((thread, ns, head))
 

@@ -6,6 +6,8 @@
 --        'p'namespace       the head, if a replay set it and no put has moved it since
 --        'k'namespace       the highest id that a replay kept beside the head
 --        'O'ordinal         namespace
+--        'g'                there are such fields: 'g'namespace\0id  the creation of
+--                           an earlier life of the thread, which that one is of
 --        'r'namespace\0id   record             'c'digest  chunk
 --        'x'namespace\0id   entry(16)*         'w'entry   stamp(16) writes
 -- index  '!'nonce, '='ordinal id

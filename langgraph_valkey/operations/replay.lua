@@ -28,6 +28,29 @@ local sent, seen, forks, verdicts, restored = {}, {}, {}, {}, {}
 local tops, named, line = {}, {}, {}
 local changed, made = false, false
 
+-- Fields of the state that begin so.
+local function each_field(kind, visit)
+  local cursor = '0'
+  repeat
+    local page = call('HSCAN', STATE, cursor, 'MATCH', kind .. '*', 'COUNT', MOST, 'NOVALUES')
+    cursor = page[1]
+    for i = 1, #page[2] do visit(page[2][i]) end
+  until cursor == '0'
+end
+
+-- What is left of an earlier life of the thread, by a deletion that ended that one.
+local function bury_earlier()
+  each_field('g', function(name)
+    local at = string.find(name, '\0', 1, true)
+    if at and tonumber(call('HGET', STATE, name)) <= dead then
+      local ns = sub(name, 2, at - 1)
+      take_away(ns, sub(name, at + 1), head_of(ns))
+      call('HDEL', STATE, name)
+      changed = true
+    end
+  end)
+end
+
 local function bury(stamp)
   if stamp > dead then
     dead = stamp
@@ -37,6 +60,8 @@ local function bury(stamp)
   if t and tonumber(sub(t.born, 17, 32)) <= dead then
     call('UNLINK', STATE, INDEX)
     t = nil
+  elseif t and call('HEXISTS', STATE, 'g') == 1 then
+    bury_earlier()
   end
 end
 
@@ -48,12 +73,20 @@ local function refused()
 end
 
 -- The thread as it was, unless it is there. One that others made anew meanwhile is
--- joined, as the older of the two: a deletion of either then ends both.
+-- joined: it is the newer life of the two, and what is of the earlier one is marked,
+-- since a deletion may yet come that ended that alone. Gives the mark.
 local function revive()
   changed = true
   if t then
     local gen = sub(t.born, 17, 32)
-    if GEN ~= NEVER and tonumber(GEN) < tonumber(gen) then t.born = sub(t.born, 1, 16) .. GEN end
+    if GEN == NEVER or GEN == gen then return end
+    call('HSET', STATE, 'g', '')
+    if tonumber(GEN) < tonumber(gen) then return GEN end
+    each_field('r', function(name)
+      local mark = 'g' .. sub(name, 2)
+      if call('HEXISTS', STATE, mark) == 0 then call('HSET', STATE, mark, gen) end
+    end)
+    t.born = sub(t.born, 1, 16) .. GEN
     return
   end
   local nonce, gen = sub(HEAD, 41, 56), GEN
@@ -156,9 +189,10 @@ local function put(stamp, ns, id, record)
     if not same or not above(newer, sub(here, 10, 17)) then return 't' end
   end
   if record == '' or lacks(record) then return 'm' end
-  revive()
+  local earlier = revive()
   local ordinal = head_in(ns)
   call('HSET', STATE, this, record)
+  if earlier then call('HSET', STATE, 'g' .. ns .. '\0' .. id, earlier) end
   call('ZADD', INDEX, 0, '=' .. ordinal .. id)
   restored[ns] = true
   return 's'
