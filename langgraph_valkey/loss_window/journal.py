@@ -122,7 +122,7 @@ class Journal:
         """The primary has it, or (not `sure`) may have it."""
         entry.sure = sure
         if not sure:
-            self._doubt(entry)
+            self.doubt(entry)
         entry.standing = standing
         had = entry.acked_s
         if had is not None:
@@ -164,7 +164,7 @@ class Journal:
                 standing = standing._replace(gen=gen)
             self.acked(entry, identity, standing, now_s)
 
-    def _doubt(self, entry: Entry) -> None:
+    def doubt(self, entry: Entry) -> None:
         """It may turn up later, also when it was forgotten here."""
         self.doubtful[entry.number] = None
         if len(self.doubtful) > limits.DOUBTFUL_MOST:

@@ -203,6 +203,7 @@ class LossWindow:
         if entry is not None and entry.acked_s is None:
             with self._lock:
                 if primary == ANYONE:  # None was ever heard of, so nothing builds upon it.
+                    self._journal.doubt(entry)
                     self._journal.drop(entry)
                 else:
                     self._journal.acked(entry, primary, entry.standing, now_s, sure=False)

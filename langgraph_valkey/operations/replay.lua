@@ -67,7 +67,7 @@ end
 
 -- Why nothing of this thread is wanted any more, if so.
 local function refused()
-  if GEN == NEVER then return not t and dead > 0 and NEWEST <= dead and 'd' end
+  if GEN == NEVER then return dead > 0 and NEWEST <= dead and 'd' end
   if tonumber(GEN) <= dead then return 'd' end
   if DEADLINE > 0 and DEADLINE * 1000 <= now then return 'x' end
 end
