@@ -116,7 +116,7 @@ async def _send_each(
 
 
 async def recover(
-    window: LossWindow, link: Link, *, everything: bool = False
+    window: LossWindow, link: Link, *, everything: bool = False, ends: bool = True
 ) -> RecoveryReport | None:
     """Replay all threads of which something may have been lost, the active ones first.
 
@@ -124,6 +124,7 @@ async def recover(
         window: The saver's.
         link: Over which.
         everything: Replay all that is journaled, whether or not a primary was replaced.
+        ends: Whether that may be all: no slot has still to be asked for who has it.
 
     Returns:
         What came of it; None if there was nothing to be replayed.
@@ -149,7 +150,8 @@ async def recover(
             some = [replay.thread for replay in replays if replay.moved_to is not None]
             if not some:
                 break
-    window.recovered(link.now())
+    if ends:
+        window.recovered(link.now())
     if failure is not None:
         raise failure
     return here.report(link.now()) if threads else None

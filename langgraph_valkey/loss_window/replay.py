@@ -170,7 +170,7 @@ class ThreadReplay:
 
     def _judge(self, entry: Entry, verdict: int) -> None:
         outcome = self.outcome
-        outcome.uncovered += entry.bare
+        outcome.uncovered += entry.bare and verdict != MISSING
         if verdict in (DELETED, EXPIRED):
             self.unwanted.append(entry)
             outcome.deleted += verdict == DELETED

@@ -30,11 +30,14 @@ async def tend(window: LossWindow, link: Link) -> None:
             window.failed(shard.keys.slot, failure, link.now())
             troubled = True
     if window.is_recovering or window.behind():
-        for step in (_verify, recover):
-            try:
-                await step(window, link)
-            except LanggraphValkeyError:
-                troubled = True
+        try:
+            await _verify(window, link)
+        except LanggraphValkeyError:
+            troubled = True
+        try:
+            await recover(window, link, ends=not window.vitals.to_verify())
+        except LanggraphValkeyError:
+            troubled = True
     window.in_trouble = troubled
     window.trim(link.now())
     window.purge()

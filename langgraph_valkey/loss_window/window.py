@@ -330,6 +330,7 @@ class LossWindow:
                 if now_s - entry.missing_since_s >= limits.MISSING_S:
                     # Nobody brought it: there is nothing more to be done for it.
                     done.outcome.lost += entry.sure
+                    done.outcome.uncovered += entry.bare
                     settled.append(entry)
             for entry in settled:
                 self._journal.confirmed(entry, identity, done.standing.gen, now_s)
