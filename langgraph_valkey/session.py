@@ -29,7 +29,7 @@ from langgraph_valkey.link import Call, Link, finish
 from langgraph_valkey.loss_window.durability import Rule
 from langgraph_valkey.loss_window.report import Hooks
 from langgraph_valkey.loss_window.spool import Spool
-from langgraph_valkey.loss_window.tending import drain
+from langgraph_valkey.loss_window.tending import adopt, drain
 from langgraph_valkey.loss_window.window import LossWindow
 from langgraph_valkey.monitor import monitor
 from langgraph_valkey.retry import Retrying
@@ -69,6 +69,9 @@ class Session:
         self.blocking = Retrying(self._raw, settings, note=note)
         self.loops = Retrying(loops, settings, note=note)
         self.window.wake = _wake(self.window, settings, _aws_of(settings))
+        adopt(self.window)  # Before the first read, which may be of such a thread.
+        if not self.window.is_durable():
+            self.window.wake()
 
     def close(self, drain_s: float | None) -> None:
         """Close it all; see `ValkeySaver.close`."""
