@@ -186,7 +186,8 @@ MUTANTS: dict[str, Mutant] = {
         (Patch("loss_window.window", "if primary_of(entry.slot) != entry.identity:", "if False:"),
          Patch("loss_window.window", "return durable_s(entry.identity, now_s)",
                "return durable_s(primary_of(entry.slot), now_s)")),
-        weights={"advance": 20, "tend": 25, "persist": 6, "stick": 6, "delete": 0, "prune": 0},
+        weights={"advance": 20, "tend": 25, "persist": 20, "stick": 8, "delete": 0, "prune": 0,
+                 "after": 60},
     ),
     "no re-stamping": Mutant(
         (Patch("loss_window.journal", "        if had is not None:\n",

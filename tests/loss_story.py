@@ -23,6 +23,7 @@ from langgraph_valkey import (
     Unreachable,
     ValkeySaver,
     WriteRejected,
+    limits,
 )
 from langgraph_valkey.keys import namespace_field, namespace_of, to_bytes
 from langgraph_valkey.stored import records
@@ -36,6 +37,7 @@ TEXT = "word " * 30
 EXPECTED = (WriteRejected, Unreachable, OutcomeUnknown, ThreadDeleted, ReplayIncomplete)
 Contents = dict[At, list[Any]]
 NUMBER = 16
+CHAPTERS = 3
 
 WORK = {
     "put on": 10, "put loaded": 8, "write": 3, "special": 4, "get": 3, "put again": 2,
@@ -117,7 +119,9 @@ class Story:
         self._put_writes(process, thread, ns, "messages", f"task {self.world.tick}")
 
     def _special(self, process: Process, thread: str, ns: str) -> None:
-        channel = self.random.choice(("__interrupt__", "__resume__", "__error__"))
+        if self.random.random() < 0.5:
+            self._get(process, thread, ns)  # Likely to meet what others write there.
+        channel = self.random.choice(("__interrupt__", "__interrupt__", "__resume__", "__error__"))
         self._put_writes(process, thread, ns, channel, "task")
 
     def _put_writes(
@@ -297,7 +301,8 @@ class Story:
         }
         return {
             thread: {
-                name: value
+                # One that landed late has another stamp than where it was replayed.
+                name: value[NUMBER:] if name[:1] == b"w" else value
                 for name, value in held.items()
                 if name[:1] != b"x" and (thread, name) not in doubtful
             }
@@ -406,7 +411,12 @@ def difference(one: Any, other: Any) -> Any:
 def told(seed: int, world: World, **weights: int) -> Iterator[Story]:
     """A story; what breaks in it is told with its seed and its last steps."""
     log = logging.getLogger("langgraph_valkey")
-    with mock.patch.object(time, "time", world.wall_s), mock.patch.object(log, "disabled", True):
+    page = (200, 200, 2)[seed % 3]
+    with (
+        mock.patch.object(time, "time", world.wall_s),
+        mock.patch.object(log, "disabled", True),
+        mock.patch.object(limits, "REPLAY_PAGE_ENTRIES", page),
+    ):
         story = Story(world, **weights)
         try:
             yield story
@@ -415,13 +425,13 @@ def told(seed: int, world: World, **weights: int) -> Iterator[Story]:
             raise
 
 
-def tell(seed: int, world: World, *, chapters: int = 3, **weights: int) -> Story:
-    """A whole story."""
+def tell(seed: int, world: World, *, after: int = 12, **weights: int) -> Story:
+    """A whole story; `after` is the most that is done between a crash and the replays."""
     with told(seed, world, **weights) as story:
         draw = world.random
         for process in world.processes:
             story.greet(process)
-        for _ in range(chapters):
+        for _ in range(CHAPTERS):
             story.work(draw.randrange(4, 30))
             for _ in range(draw.choice((0, 1, 1, 1, 2))):
                 lost = draw.choice((0, 1, 2, 4, 8, 99))
@@ -429,6 +439,6 @@ def tell(seed: int, world: World, *, chapters: int = 3, **weights: int) -> Story
                 clock_s = draw.choice((0.0, 0.0, 0.0, -2.0, 2.0))
                 story.log.append(f"crash, {lost} lost, clock {clock_s:+}")
                 world.crash(lost, clock_s=clock_s, thaws=draw.random() < 0.3 and not world.hides)
-                story.work(draw.choice((0, 1, 2, 4, 12)))
+                story.work(draw.choice((0, 1, 2, 4, after)))
             story.settle()
     return story

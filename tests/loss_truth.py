@@ -164,7 +164,10 @@ class Truth:
         for ns, head in after.items():
             old = before.get(ns, b"")
             at = (thread, ns, old)
-            if head == old or any(item.endswith(ns + old) for item in removed):
+            if head == old:
+                continue
+            self.restored_heads.add((thread, ns, head))
+            if any(item.endswith(ns + old) for item in removed):
                 continue
             if old and head < old:
                 raise Broken("head moved back", (at, head))
@@ -173,7 +176,6 @@ class Truth:
                 # A branch that was kept is the head once any other replay moves it on.
                 kin = old in self.line((thread, ns, head)) or self._kept.get(ns) == head
                 require(known or kin, "head moved past one not seen", (talker, at, head))
-            self.restored_heads.add((thread, ns, head))
 
     def _restored(self, thread: str, gen: int, item: bytes) -> None:
         """A write of unknown outcome may come in by a replay first."""
