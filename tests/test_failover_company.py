@@ -102,6 +102,7 @@ async def test_a_read_waits_for_what_another_process_replays(
         assert time.monotonic() - began_s < 0.5
 
 
+@pytest.mark.parametrize("kind", ["async"])
 async def test_a_read_ends_where_nothing_can_be_replayed(
     kind: str, plain: LocalCluster, prefix: str, unwatched: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -39,7 +39,7 @@ def plain(failover_cluster: LocalCluster) -> Iterator[LocalCluster]:
 # --- by durability --------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("told", ["none", "disabled", "unknown"])
+@pytest.mark.parametrize("told", ["disabled", "unknown"])
 async def test_replicas_tell_how_far_they_are(told: str, plain: LocalCluster, prefix: str) -> None:
     """Without durability, or where it is not known and the server is a plain one."""
     kind = FACES[len(told) % 2]

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,7 +19,6 @@ from langgraph_valkey.local import LocalCluster, LocalValkey
 from tests.faces import FACES, config
 from tests.failover_ground import (
     FAST_MS,
-    LAG_BOUND_S,
     Party,
     join,
     new_prefix,
@@ -30,6 +30,7 @@ from tests.failover_ground import (
 
 MIB = 1024 * 1024
 BLOB_BYTES = 256 * 1024
+BOUND_S = 0.5
 
 
 @pytest.fixture(params=FACES)
@@ -60,7 +61,7 @@ async def test_what_has_no_room_is_counted_and_told_once(
 ) -> None:
     """Each time that the journal fills up; and the report names what could not be restored."""
     monkeypatch.setattr(limits, "MISSING_S", 0.3)
-    bounds = {"journal_bytes_max": MIB, "lag_bound_s": 0.5}
+    bounds = {"journal_bytes_max": MIB, "lag_bound_s": BOUND_S}
     async with join(kind, server.url, key_prefix=prefix, **bounds) as party:
         await blobs(party, 1, 3)
         assert party.saver.health().uncovered == 0
@@ -84,13 +85,13 @@ async def test_what_has_no_room_is_counted_and_told_once(
         await party.twin.check("t14", "t15", "t16")
 
 
+@pytest.mark.parametrize("kind", ["async"])
 async def test_what_has_no_room_goes_to_the_spool(
     kind: str, server: LocalValkey, prefix: str, tmp_path: Path
 ) -> None:
     """And comes back from there."""
-    async with join(
-        kind, server.url, key_prefix=prefix, journal_bytes_max=MIB, spool_dir=tmp_path, drain_s=9
-    ) as party:
+    bounds: dict[str, Any] = {"journal_bytes_max": MIB, "lag_bound_s": BOUND_S, "drain_s": 9.0}
+    async with join(kind, server.url, key_prefix=prefix, spool_dir=tmp_path, **bounds) as party:
         await blobs(party, 1, 10)
         health = party.saver.health()
         assert (health.journal_entries, health.uncovered) == (10, 0)
@@ -131,11 +132,10 @@ def written(process: subprocess.Popen[str], threads: list[str]) -> None:
 
 async def test_a_spool_outlives_its_process(prefix: str, tmp_path: Path) -> None:
     with (
-        LocalCluster(
-            durability="async", lag_bound_s=LAG_BOUND_S, node_timeout_ms=FAST_MS
-        ) as cluster,
+        LocalCluster(durability="async", lag_bound_s=BOUND_S, node_timeout_ms=FAST_MS) as cluster,
         writer(cluster.url, prefix, str(tmp_path)) as process,
     ):
+        leaves: dict[str, Any] = {"lag_bound_s": BOUND_S, "drain_s": 9.0}
         threads = threads_in(cluster, prefix, 0, 3)
         await asyncio.to_thread(written, process, threads)
         await asyncio.to_thread(cluster.hold_log, 0)
@@ -150,7 +150,7 @@ async def test_a_spool_outlives_its_process(prefix: str, tmp_path: Path) -> None
             assert found is not None
             assert found.metadata["step"] == 1
         async with join(
-            "async", cluster.url, key_prefix=prefix, spool_dir=tmp_path, drain_s=9
+            "async", cluster.url, key_prefix=prefix, spool_dir=tmp_path, **leaves
         ) as heir:
             for thread, step in zip(threads, (4, 5, 6), strict=True):
                 head = await heir.face.aget_tuple(config(thread))
