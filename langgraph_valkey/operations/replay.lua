@@ -90,7 +90,7 @@ local function revive()
     return
   end
   local nonce, gen = sub(HEAD, 41, 56), GEN
-  if gen == NEVER then gen = format('%016.0f', math.max(now, dead + 1, NEWEST + 1)) end
+  if gen == NEVER then gen = format('%016.0f', math.max(dead, NEWEST) + 1) end
   call('DEL', INDEX)
   call('ZADD', INDEX, 0, '!' .. nonce)
   t = {born = nonce .. gen, stamp = tonumber(gen), rest = format('%016.0f000000', dead)}
