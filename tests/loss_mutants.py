@@ -129,6 +129,7 @@ def _function(module: Any, at: str) -> FunctionType:
 
 
 STALLS = {"persist": 1, "advance": 14, "tend": 14, "delete": 0, "prune": 0}
+HEALS = {"prune": 5, "put on": 30, "advance": 1, "persist": 1, "delete": 0}
 TTL = {"ttl_s": 40.0}
 
 MUTANTS: dict[str, Mutant] = {
@@ -170,12 +171,12 @@ MUTANTS: dict[str, Mutant] = {
     "no heal in a replay": Mutant(
         (Patch("replay.lua", "call('HEXISTS', STATE, 'c' .. names[i]) == 0 then return true",
                "call('HEXISTS', STATE, 'c' .. names[i]) == 0 then return false"),),
-        weights={"prune": 6},
+        weights=HEALS,
     ),
     "no second try with all chunks": Mutant(
         (Patch("loss_window.replay", "if self._page is None and self._again and",
                "if False and"),),
-        weights={"prune": 6},
+        weights=HEALS,
     ),
     "age-based trimming": Mutant(
         (Patch("loss_window.window", "return durable_s(entry.identity, now_s)",
@@ -204,7 +205,7 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "no writer seq of special writes": Mutant(
         (Patch("stored.writes", 'if newest.get(by_writer, b"") <= entry:', "if True:"),),
-        weights={"special": 25, "late": 8},
+        weights={"special": 40, "late": 20, "put on": 3, "put loaded": 3, "get": 0, "advance": 2},
     ),
     "head derived from the id alone": Mutant(
         (Patch("replay.lua", "local wins = up and (kin or", "local wins = up and (true or"),)

@@ -167,7 +167,7 @@ class Truth:
             if head == old:
                 continue
             self.restored_heads.add((thread, ns, head))
-            if any(item.endswith(ns + old) for item in removed):
+            if any(item.endswith(ns + old) for item in removed) or self._has_ended(at):
                 continue
             if old and head < old:
                 raise Broken("head moved back", (at, head))
@@ -176,6 +176,9 @@ class Truth:
                 # A branch that was kept is the head once any other replay moves it on.
                 kin = old in self.line((thread, ns, head)) or self._kept.get(ns) == head
                 require(known or kin, "head moved past one not seen", (talker, at, head))
+
+    def _has_ended(self, at: At) -> bool:
+        return all(self.ended(fact, fact.gens) for fact in self.facts.values() if fact.at == at)
 
     def _restored(self, thread: str, gen: int, item: bytes) -> None:
         """A write of unknown outcome may come in by a replay first."""

@@ -34,6 +34,8 @@ from tests.loss_truth import At, Truth, thread_of
 LAG_BOUND_S = 10.0
 FORMER_S = 2.5
 """How long a primary that was replaced goes on answering."""
+SHORT_S = 0.05
+"""In pauses shorter than this nothing else happens."""
 THREADS = ("t", "u")
 
 
@@ -128,7 +130,7 @@ class Process:
         astray: How many of its next calls reach the primary that was replaced.
         is_stuck: Its replays time out, and what else it sends does not.
         acks: The last answers of its writes, by number, until it takes them.
-        heard: Identities it has had an answer from.
+        heard: For a thread, identities it has had an answer from.
         reports: What its recoveries came to.
         forks: What it was told of forks.
     """
@@ -147,7 +149,7 @@ class Process:
         self.number_sent = b""
         self.removed: list[tuple[int, At]] = []
         self.last: tuple[str, str, str, Checkpoint | None] = "", "", "", None
-        self.heard: set[bytes] = set()
+        self.heard: set[tuple[str, bytes]] = set()
         self.reports: list[RecoveryReport] = []
         self.forks: list[Fork] = []
         hooks = Hooks(on_rewind=self.reports.append, on_fork=self.forks.append)
@@ -242,7 +244,7 @@ class World:
         answer = operations.read(reply)
         if call.script.name == "get":
             process.answer, process.server = answer, server
-        process.heard.add(answer.identity)
+        process.heard.add((thread_of(call), answer.identity))
         if answer.status is Status.OK and call.script.name in {"put", "put_writes"}:
             process.acks[call.args[0][:16]] = answer
         elif answer.status is Status.OK and call.script.name == "remove":
@@ -270,7 +272,7 @@ class World:
 
     def wait(self, delay_s: float, *, but: Process | None = None) -> None:
         """Time passes, and the other processes' monitors look after them."""
-        if self._waiting or delay_s < 0.5:
+        if self._waiting or delay_s < SHORT_S:
             self.advance(delay_s)
             return
         self._waiting = True
