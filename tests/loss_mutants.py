@@ -112,10 +112,15 @@ def _codes(code: CodeType, inside: str = "") -> dict[str, CodeType]:
 
 
 def _alike(one: CodeType, other: CodeType) -> bool:
-    return one.co_code == other.co_code and all(
-        _alike(a, b) if isinstance(a, CodeType) and isinstance(b, CodeType) else a == b
-        for a, b in zip(one.co_consts, other.co_consts, strict=False)
-    ) and one.co_names == other.co_names and len(one.co_consts) == len(other.co_consts)
+    return (
+        one.co_code == other.co_code
+        and all(
+            _alike(a, b) if isinstance(a, CodeType) and isinstance(b, CodeType) else a == b
+            for a, b in zip(one.co_consts, other.co_consts, strict=False)
+        )
+        and one.co_names == other.co_names
+        and len(one.co_consts) == len(other.co_consts)
+    )
 
 
 def _function(module: Any, at: str) -> FunctionType:
@@ -196,7 +201,8 @@ MUTANTS: dict[str, Mutant] = {
         weights=STALLS,
     ),
     "no writer seq": Mutant(
-        (Patch("put.lua", "if not late then", "if true then"),), weights={"put again": 15, "late": 8}
+        (Patch("put.lua", "if not late then", "if true then"),),
+        weights={"put again": 15, "late": 8, "doubt": 15},
     ),
     "no writer seq in a replay": Mutant(
         (Patch("replay.lua", "if not same or not above(newer, sub(here, 10, 17)) then return",
@@ -205,7 +211,7 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "no writer seq of special writes": Mutant(
         (Patch("stored.writes", 'if newest.get(by_writer, b"") <= entry:', "if True:"),),
-        weights={"special": 40, "late": 20, "put on": 3, "put loaded": 3, "get": 0, "advance": 2},
+        weights={"special": 40, "late": 4, "put on": 3, "put loaded": 3, "doubt": 20},
     ),
     "head derived from the id alone": Mutant(
         (Patch("replay.lua", "local wins = up and (kin or", "local wins = up and (true or"),)

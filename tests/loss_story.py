@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 from unittest import mock
 
 from langgraph.checkpoint.base import Checkpoint
@@ -25,17 +25,16 @@ from langgraph_valkey import (
     WriteRejected,
     limits,
 )
-from langgraph_valkey.keys import namespace_field, namespace_of, to_bytes
+from langgraph_valkey.keys import namespace_field, to_bytes
 from langgraph_valkey.stored import records
-from langgraph_valkey.testing import memory_saver
 from tests.faces import checkpoint, config, metadata, numbered_id
-from tests.loss_truth import At, Fact, heads_of, require, shape
+from tests.loss_judge import Judge, States
+from tests.loss_truth import require
 from tests.loss_world import THREADS, Process, World
 
 NAMESPACES = ("", "child")
 TEXT = "word " * 30
 EXPECTED = (WriteRejected, Unreachable, OutcomeUnknown, ThreadDeleted, ReplayIncomplete)
-Contents = dict[At, list[Any]]
 NUMBER = 16
 CHAPTERS = 3
 
@@ -52,15 +51,16 @@ class Story:
 
     Args:
         world: Where it happens.
-        weights: What happens how often, where it differs from `WORK`.
+        weights: What happens how often, where it differs from `WORK`; and ``doubt``,
+            how many writes of a hundred have an unknown outcome.
     """
 
     def __init__(self, world: World, **weights: int) -> None:
         self.world = world
         self.random = world.random
+        self.doubt = weights.pop("doubt", 6) / 100
         self.weights = {**WORK, **{name.replace("_", " "): n for name, n in weights.items()}}
-        self.contents: Contents = {}
-        self.values: dict[bytes, tuple[str, str]] = {}
+        self.judge = Judge(world)
         self.log: list[str] = []
 
     # --- steps ---------------------------------------------------------------------------
@@ -96,7 +96,7 @@ class Story:
             updates["document"] = f"{number} {TEXT * 2}"
         made, new = checkpoint(at, updates, parent=parent)
         where = (thread, namespace_field(ns), to_bytes(at))
-        self.contents.setdefault(where, []).append(made["channel_values"])
+        self.judge.contents.setdefault(where, []).append(made["channel_values"])
         given = config(thread, ns, parent["id"] if parent else None)
         if parent:
             self.world.truth.saw(process.name, (*where[:2], to_bytes(parent["id"])))
@@ -124,9 +124,7 @@ class Story:
         channel = self.random.choice(("__interrupt__", "__interrupt__", "__resume__", "__error__"))
         self._put_writes(process, thread, ns, channel, "task")
 
-    def _put_writes(
-        self, process: Process, thread: str, ns: str, channel: str, task: str
-    ) -> None:
+    def _put_writes(self, process: Process, thread: str, ns: str, channel: str, task: str) -> None:
         mine = process.mind.get((thread, ns))
         if mine is None:
             return
@@ -136,7 +134,7 @@ class Story:
         process.number_sent = b""
         self._do(process, lambda s: s.put_writes(where, [(channel, value)], task))
         if process.number_sent:
-            self.values[process.number_sent] = (channel, value)
+            self.judge.values[process.number_sent] = (channel, value)
 
     def _get(self, process: Process, thread: str, ns: str) -> None:
         found = self._read(process, thread, ns)
@@ -189,7 +187,7 @@ class Story:
         """A write; whether it was acknowledged."""
         world = self.world
         process.acks.clear()
-        if self.random.random() < 0.06:
+        if self.random.random() < self.doubt:
             how = self.random.choice((False, True, "later"))
             world.primary.fail_next(OutcomeUnknown, applied=how)  # type: ignore[arg-type]
         wall_ms = round(world.wall_s() * 1000)
@@ -213,7 +211,7 @@ class Story:
                     world.truth.saw(process.name, (thread, ns, answer.rest[1]))
         return True
 
-    def _read(self, process: Process, thread: str, ns: str) -> Checkpoint | None | bool:
+    def _read(self, process: Process, thread: str, ns: str) -> Checkpoint | Literal[False] | None:
         """Read the head; False if that failed."""
         world, truth = self.world, self.world.truth
         heard = {identity for at, identity in process.heard if at == thread}
@@ -241,73 +239,45 @@ class Story:
         if found is None:
             return None
         raw_id, record, entries, _, deadline_ms = answer.rest
-        self._is_whole((thread, namespace_field(ns), raw_id), found.checkpoint["channel_values"])
+        self.judge.is_whole(
+            (thread, namespace_field(ns), raw_id), found.checkpoint["channel_values"]
+        )
         for number in (records.entry_of(record), *grouped(entries)):
             truth.hold(process.name, number, answer, max(0, deadline_ms))
         return found.checkpoint
-
-    def _is_whole(self, at: At, values: Any) -> None:
-        require(values in self.contents[at], "not whole", (at, list(values)))
 
     # --- the end of a chapter ------------------------------------------------------------
 
     def settle(self) -> None:
         """All processes replay; then what is stored is judged."""
-        world, processes = self.world, self.world.processes
+        world, judge = self.world, self.judge
         world.primary.persist(10**6)
         if self.random.random() < 0.5:
-            self._late(processes[0], "", "")
-        for process in processes:
+            self._late(world.processes[0], "", "")
+        for process in world.processes:
             process.astray, process.is_stuck = 0, False
         world.advance(3.0)
-        before = {thread: dict(world.primary.state(thread)) for thread in THREADS}
-        image = world.primary.image()
-        self.replay()
-        self.replay()  # Some wait for chunks that others have.
-        self.judge(before)
-        first = self._shapes()
+        before, image = judge.states(), world.primary.image()
+        self.replay_and_judge(before)
+        first = judge.states()
         self.replay(force=True)  # Writes of unknown outcome may come in by this.
-        heads = {thread: heads_of(world.primary.state(thread)) for thread in THREADS}
-        whole = self._shapes()
+        all_of_it = judge.states()
         self.replay(force=True)
-        again = self._shapes()
-        require(whole == again, "replayed again", difference(whole, again))
-        later = {thread: heads_of(world.primary.state(thread)) for thread in THREADS}
-        require(heads == later, "heads replayed again", difference(heads, later))
+        judge.same("replayed again", all_of_it, judge.states())
         if self.random.random() < 0.5:
             self.log.append("back to before the replays")
             world.primary.restore(image)
             world.crash(0)
             world.advance(3.0)
-            self.replay()
-            self.replay()
-            self.judge(before)
-            one, other = self._certain(first), self._certain(self._shapes())
-            require(one == other, "another order", difference(one, other))
+            self.replay_and_judge(before)
+            judge.same("another order", *map(judge.certain, (first, judge.states())))
+        for process in world.all:
+            process.reports.clear()
 
-    def _shapes(self) -> dict[str, dict[bytes, Any]]:
-        return {thread: shape(self.world.primary.state(thread)) for thread in THREADS}
-
-    def _certain(self, shapes: dict[str, dict[bytes, Any]]) -> dict[str, dict[bytes, Any]]:
-        """The same without writes of unknown outcome."""
-        facts = self.world.truth.facts.values()
-        doubtful = {
-            (fact.at[0], fact.field)
-            for fact in facts
-            if not fact.held
-            or fact.is_over
-            or fact.expired
-            or self.world.truth.ended(fact, fact.gens)
-        }
-        return {
-            thread: {
-                # One that landed late has another stamp than where it was replayed.
-                name: value[NUMBER:] if name[:1] == b"w" else value
-                for name, value in held.items()
-                if name[:1] != b"x" and (thread, name) not in doubtful
-            }
-            for thread, held in shapes.items()
-        }
+    def replay_and_judge(self, before: States) -> None:
+        self.replay()
+        self.replay()  # Some wait for chunks that others have.
+        self.judge.judge(before)
 
     def replay(self, *, force: bool = False) -> None:
         """All processes replay, in random order."""
@@ -319,92 +289,9 @@ class Story:
             else:
                 process.tend()
 
-    def judge(self, before: dict[str, dict[bytes, bytes]]) -> None:
-        """Fail if a promise is broken by what is stored now."""
-        world, truth = self.world, self.world.truth
-        living = {process.name for process in world.processes}
-        truth.passed(world.primary.clock_ms)
-        states = {thread: world.primary.state(thread) for thread in THREADS}
-        rewound = {
-            thread for process in world.all for report in process.reports
-            for thread in report.rewound
-        }  # fmt: skip
-        wanted = truth.wanted(living)
-        for fact in wanted:
-            require(fact.is_in(states[fact.at[0]]), "missing", fact)
-            if not fact.is_in(before[fact.at[0]]) and not world.hides:
-                require(fact.at[0] in rewound, "not reported", fact)
-        for fact in truth.unwanted(living):
-            there = states[fact.at[0]].get(fact.field)
-            require(
-                there is None or (fact.kind == "put" and records.entry_of(there) != fact.number),
-                "deleted and back", fact,
-            )  # fmt: skip
-        for fact in truth.facts.values():
-            there, was = fact.field in states[fact.at[0]], fact.field in before[fact.at[0]]
-            require(not fact.is_over or was or not there, "expired and back", fact)
-        for thread in THREADS:
-            deadline_ms = world.primary.deadline_ms(thread)
-            require(
-                deadline_ms <= truth.latest_ms.get(thread, 0),
-                "deadline moved on", (thread, deadline_ms - truth.latest_ms.get(thread, 0)),
-            )  # fmt: skip
-        self._judge_heads(wanted, states)
-        self._judge_content(wanted, states)
-
-    def _judge_heads(self, wanted: list[Fact], states: dict[str, dict[bytes, bytes]]) -> None:
-        forked = {
-            (fork.thread_id, namespace_field(fork.namespace))
-            for process in self.world.all for fork in process.forks
-        }  # fmt: skip
-        tops: dict[tuple[str, bytes], bytes] = {}
-        for fact in wanted:
-            if fact.kind == "put":
-                thread, ns, at = fact.at
-                tops[thread, ns] = max(at, tops.get((thread, ns), b""))
-        for (thread, ns), top in tops.items():
-            head = heads_of(states[thread]).get(ns, b"")
-            fork = (thread, ns) in forked
-            require(head >= top or fork, "head too low, and no fork told", (thread, ns, head, top))
-
-    def _judge_content(self, wanted: list[Fact], states: dict[str, dict[bytes, bytes]]) -> None:
-        truth = self.world.truth
-        wanted_in: dict[tuple[At, str], list[Fact]] = {}
-        for fact in wanted:
-            channel = self.values.get(fact.number, ("", ""))[0]
-            if channel.startswith("__"):
-                wanted_in.setdefault((fact.at, channel), []).append(fact)
-        number_of = {value: number for number, (_, value) in self.values.items()}
-        reader = memory_saver(self.world.primary, replay=False)
-        for thread in THREADS:
-            for found in reader.list({"configurable": {"thread_id": thread}}):
-                where = found.config["configurable"]
-                ns = namespace_field(where["checkpoint_ns"])
-                at = (thread, ns, to_bytes(where["checkpoint_id"]))
-                self._is_whole(at, found.checkpoint["channel_values"])
-                for _, channel, value in found.pending_writes or ():
-                    if channel.startswith("__"):
-                        stamp = int(states[thread][b"w" + number_of[value]][:NUMBER])
-                        for fact in wanted_in.get((at, channel), ()):
-                            same = fact.number[:8] == number_of[value][:8]
-                            newer = number_of[value] >= fact.number if same else stamp >= fact.stamp
-                            require(newer, "not the newest", (at, value, fact))
-            for ns in heads_of(states[thread]):
-                if not any(name.startswith(b"r" + ns + b"\0") for name in states[thread]):
-                    continue
-                head = reader.get_tuple(config(thread, namespace_of(ns)))
-                require(head is not None, "no head", (thread, ns))
-
 
 def grouped(entries: bytes) -> list[bytes]:
     return [entries[at : at + NUMBER] for at in range(0, len(entries), NUMBER)]
-
-
-def difference(one: Any, other: Any) -> Any:
-    return {
-        thread: sorted(one[thread].items() ^ other[thread].items())
-        for thread in one if one[thread] != other[thread]
-    }  # fmt: skip
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 from langgraph_valkey import operations
 from langgraph_valkey.link import Call, Reply
@@ -284,8 +284,3 @@ def _heads(state: dict[bytes, bytes]) -> tuple[bytes, dict[bytes, bytes]]:
 def heads_of(state: dict[bytes, bytes]) -> dict[bytes, bytes]:
     """The heads by namespace."""
     return _heads(state)[1]
-
-
-def shape(state: dict[bytes, bytes]) -> dict[bytes, Any]:
-    """What a thread holds, without what tells when it came."""
-    return {name: value for name, value in state.items() if name[:1] in b"rwx"}

@@ -255,7 +255,8 @@ class World:
         return reply
 
     def _watch_primary(self, call: Call, reply: Reply | None) -> None:
-        self.truth.watch(self.primary, self._talking and self._talking.name, call, reply)
+        talker = self._talking.name if self._talking is not None else None
+        self.truth.watch(self.primary, talker, call, reply)
 
     def _watch_former(self, call: Call, reply: Reply | None) -> None:
         if self.former is not None:
@@ -309,4 +310,3 @@ class World:
         """For an id: higher than this process's last, and unlike any other."""
         self.tick += 1
         return (self.tick + process.id_offset + 8) * 8 + process.number
-

@@ -9,21 +9,22 @@ from __future__ import annotations
 
 import time
 from typing import Any
+from unittest import mock
 
 import pytest
 
 from tests.loss_story import tell
 from tests.loss_truth import Broken
-from tests.loss_world import World
+from tests.loss_world import Process, World
 
 KINDS: dict[str, tuple[int, dict[str, Any], dict[str, int]]] = {
-    "as it comes": (200, {}, {}),
-    "deletions": (80, {}, {"delete": 6, "prune": 4}),
-    "many die": (80, {}, {"die": 6, "put_loaded": 20}),
-    "long stalls": (80, {}, {"persist": 1, "advance": 14, "tend": 14}),
-    "special writes": (80, {}, {"special": 20, "late": 6}),
-    "threads that expire": (80, {"ttl_s": 40.0}, {"advance": 10}),
-    "hidden identities": (80, {"hides": True}, {}),
+    "as it comes": (300, {}, {}),
+    "deletions": (120, {}, {"delete": 6, "prune": 4}),
+    "many die": (120, {}, {"die": 6, "put_loaded": 20}),
+    "long stalls": (120, {}, {"persist": 1, "advance": 14, "tend": 14}),
+    "special writes": (120, {}, {"special": 20, "late": 6}),
+    "threads that expire": (120, {"ttl_s": 40.0}, {"advance": 10}),
+    "hidden identities": (120, {"hides": True}, {}),
 }
 """How many stories, in which world, and what happens how often."""
 
@@ -47,8 +48,8 @@ def test_a_story_is_the_same_each_time() -> None:
 
 def test_what_is_broken_is_told_with_its_story() -> None:
     world = World(1)
-    with pytest.raises(Broken) as told:
-        world.primary.rewind = lambda *_, **__: world.primary.restore(({}, {}))  # type: ignore[method-assign]
-        world.truth.wanted = lambda _: list(world.truth.facts.values())  # type: ignore[method-assign]
+    lose_all = lambda *_: world.primary.restore(({}, {}))  # noqa: E731
+    with mock.patch.object(Process, "tend", lose_all), pytest.raises(Broken) as told:
         tell(1, world)
+    assert told.value.check == "missing"
     assert any(note.startswith("seed 1: ") for note in told.value.__notes__)
