@@ -325,7 +325,7 @@ def tell(seed: int, world: World, *, after: int = 12, **weights: int) -> Story:
                 lost = min(lost, len(world.primary.open))
                 clock_s = draw.choice((0.0, 0.0, 0.0, -2.0, 2.0))
                 story.log.append(f"crash, {lost} lost, clock {clock_s:+}")
-                world.crash(lost, clock_s=clock_s, thaws=draw.random() < 0.3 and not world.hides)
+                world.crash(lost, clock_s=clock_s, thaws=draw.random() < 0.3 and world.may_thaw)
                 story.work(draw.choice((0, 1, 2, 4, after)))
             story.settle()
     return story

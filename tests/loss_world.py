@@ -63,11 +63,15 @@ class Cluster(MemoryLink):
         if call.writes and self.open and self.now() - self.open[0] > self.bound_s:
             raise WriteRejected("CLUSTERDOWN the log lags behind")
         self.watch(call, None)
-        reply = super()._run(call)
+        reply = self.execute(call)
         if call.writes:
             self.open.append(self.now())
         self.watch(call, reply)
         return reply
+
+    def execute(self, call: Call) -> Reply:
+        """Run a call."""
+        return super()._run(call)
 
     def persist(self, many: int) -> None:
         """The log has so many more of the writes."""
@@ -188,6 +192,7 @@ class World:
         ttl_s: When threads expire, if they do.
         hides: Whether the server tells nobody who it is.
         patch: What becomes of a script before it is sent.
+        primary: The server, if it is not one in memory; it has no former one then.
     """
 
     def __init__(
@@ -198,13 +203,15 @@ class World:
         ttl_s: float | None = None,
         hides: bool = False,
         patch: Callable[[Script], Script] = lambda script: script,
+        primary: Cluster | None = None,
     ) -> None:
         self.random = random.Random(seed)
         self.ttl_s = ttl_s
         self.hides = hides
         self.patch = patch
         self.truth = Truth(ttl_s)
-        self.primary = Cluster(seed=seed, hides=hides)
+        self.primary = primary or Cluster(seed=seed, hides=hides)
+        self.may_thaw = primary is None and not hides
         self.primary.watch = self._watch_primary
         self.former: Cluster | None = None
         self.former_until_s = 0.0
