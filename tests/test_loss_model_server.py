@@ -104,8 +104,8 @@ def test_without_a_rule_the_model_fails_there_too(
     rewindable: tuple[BlockingLink, RawServer],
 ) -> None:
     mutant = MUTANTS["gen check off"]
-    with applied(mutant) as patch, pytest.raises(Broken) as told:
-        for seed in range(STORIES):
-            world = World(seed, many=2, primary=RealCluster(*rewindable), patch=patch)
-            tell(seed, world, **mutant.weights)
-    print(told.value.check, told.value.__notes__[0][:9])
+    with applied(mutant) as patch:
+        world = World(0, many=2, primary=RealCluster(*rewindable), patch=patch)
+        with pytest.raises(Broken) as told:
+            tell(0, world, **mutant.weights)
+    print(told.value.check)
