@@ -219,13 +219,16 @@ async def test_waiting_for_what_was_written(kind: str, plain: LocalCluster, pref
 # --- calls, threads and connections that are left --------------------------------------------
 
 
-@pytest.mark.parametrize(("kind", "closing"), [FACES, FACES[::-1]])
+@pytest.mark.parametrize(
+    ("kind", "closing", "durability"), [("async", "sync", "async"), ("sync", "async", "sync")]
+)
 async def test_a_call_under_way_ends_first_and_is_waited_for(
-    kind: str, closing: str, server: LocalValkey, prefix: str
+    kind: str, closing: str, durability: str, server: LocalValkey, prefix: str
 ) -> None:
     """And what it wrote is drained as well."""
+    settings: dict[str, Any] = {"durability": durability, "lag_bound_s": BOUND_S}
     with RejectingProxy(server) as proxy:
-        async with join(kind, proxy.url, key_prefix=prefix, lag_bound_s=0.5) as party:
+        async with join(kind, proxy.url, key_prefix=prefix, **settings) as party:
             await party.step("t")
             proxy.reject()
             putting = asyncio.ensure_future(party.twin.step("t", 9, short="late"))

@@ -92,10 +92,14 @@ async def test_refused_writes_end_and_leave_nothing(
     prefix: str,
 ) -> None:
     """Each is tried until its deadline; reads go on; then all is as if it had not been."""
-    async with join(kind, cluster.url, key_prefix=prefix, **REFUSAL) as party:
+    # By heartbeats, or by a write for no other reason, it learns when that has ended.
+    settings: dict[str, Any] = {"durability": "none" if refuse is deserted else "async", **REFUSAL}
+    async with join(kind, cluster.url, key_prefix=prefix, **settings) as party:
         thread, new = threads_in(cluster, prefix, 0, 2)
         await party.step(thread, thread)
         assert shard_of(party).rejecting_s is None
+        if refuse is deserted:
+            await until(party.is_durable)
         accept = await asyncio.to_thread(refuse, cluster)
         await until(lambda: cluster.lag_s(0) > BOUND_S or refuse is deserted)
         calls = attempts(party, thread, new)
@@ -113,6 +117,7 @@ async def test_refused_writes_end_and_leave_nothing(
         health = party.saver.health()
         assert health.shards[0].rejecting_s == pytest.approx(DEADLINE_S, abs=0.4)
         assert health.journal_entries == before
+        assert await party.saver.await_durable(config(new), 0)
         accept()
         await until(lambda: shard_of(party).rejecting_s is None)
         await party.twin.check()
