@@ -166,7 +166,7 @@ MUTANTS: dict[str, Mutant] = {
         TTL,
     ),
     "expiry check off": Mutant(
-        (Patch("replay.lua", "if DEADLINE > 0 and DEADLINE * 1000 <= now then", "if false then"),),
+        (Patch("replay.lua", "DEADLINE * 1000 <= now and not lives then", "false then"),),
         TTL, {"advance": 25},
     ),
     "no heal": Mutant(

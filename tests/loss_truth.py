@@ -61,6 +61,7 @@ class Fact:
         gens: The creations of its thread that it was seen under, by anyone.
         held: By whom, and under which of those.
         expired: For whom it has expired: in the end it need not be there for those.
+        told: The stamp at which it was last acknowledged or read: it is journaled by that.
         is_over: It has expired by all deadlines there were: it must not come back.
     """
 
@@ -71,6 +72,7 @@ class Fact:
     gens: set[int] = field(default_factory=set)
     held: dict[str, set[int]] = field(default_factory=dict)
     expired: set[str] = field(default_factory=set)
+    told: int = 0
     is_over: bool = False
 
     @property
@@ -226,6 +228,7 @@ class Truth:
         gen = int(answer.standing.gen)
         fact.held.setdefault(who, set()).add(gen)
         fact.gens.add(gen)
+        fact.told = max(fact.told, int(answer.standing.stamp))
         fact.expired.discard(who)
         key = (who, fact.at[0], gen)
         self.deadlines[key] = max(deadline_ms, self.deadlines.get(key, 0))
@@ -251,7 +254,7 @@ class Truth:
             if gone.at is None and gens and all(gen <= gone.stamp for gen in gens):
                 return True
             # A checkpoint that was removed takes with it what came upon it later.
-            if gone.at == fact.at and (by is None or fact.stamp <= gone.stamp):
+            if gone.at == fact.at and (by is None or max(fact.stamp, fact.told) <= gone.stamp):
                 return True
         return False
 

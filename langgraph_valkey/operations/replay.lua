@@ -69,7 +69,9 @@ end
 local function refused()
   if GEN == NEVER then return dead > 0 and NEWEST <= dead and 'd' end
   if tonumber(GEN) <= dead then return 'd' end
-  if DEADLINE > 0 and DEADLINE * 1000 <= now then return 'x' end
+  -- One that others have put off since is there, and has not expired.
+  local lives = t and sub(t.born, 17, 32) == GEN
+  if DEADLINE > 0 and DEADLINE * 1000 <= now and not lives then return 'x' end
 end
 
 -- The thread as it was, unless it is there. One that others made anew meanwhile is
