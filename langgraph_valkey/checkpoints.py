@@ -304,8 +304,7 @@ class Checkpoints:
             self.codec, place, namespace, checkpoint_id, parsed, chunks, pending
         )
         entry = records.entry_of(record)
-        fresh = chunks if base is None else base.without_own(chunks)
-        seen = [reads.Found(raw_id, record, fresh, *pending)]
+        seen = [reads.Found(raw_id, record, chunks, *pending, base)]
         about = self.window, self.writer.name, place, answer, deadline_ms, namespace
         reads.note(*about, seen, link.now())
         if base is None or base.checkpoint_id != checkpoint_id or base.entry != entry:

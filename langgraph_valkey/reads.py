@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from langgraph_valkey import operations
 from langgraph_valkey.keys import namespace_field, to_text
+from langgraph_valkey.known import Base
 from langgraph_valkey.loss_window.entries import PUT, WRITES, Entry
 from langgraph_valkey.loss_window.window import LossWindow
 from langgraph_valkey.operations import Answer, Standing, Stored
@@ -26,9 +27,11 @@ class Found(NamedTuple):
     Attributes:
         checkpoint_id: Its id.
         record: Its record.
-        chunks: Its chunks by digest, without those this process has read before.
+        chunks: Its chunks by digest.
         entries: The numbers of its writes, 16 bytes each.
         writes: Those.
+        known: A checkpoint that this process has written or read before, if any: what
+            that refers to need not be kept again.
     """
 
     checkpoint_id: bytes
@@ -36,6 +39,7 @@ class Found(NamedTuple):
     chunks: Mapping[bytes, bytes | None]
     entries: bytes
     writes: Sequence[bytes | None]
+    known: Base | None = None
 
 
 def note(
@@ -63,7 +67,8 @@ def note(
         at = to_text(one.checkpoint_id)
         number = records.entry_of(one.record)
         if number[:8] != writer or number in doubtful:
-            chunks = [digest + chunk for digest, chunk in one.chunks.items() if chunk is not None]
+            fresh = one.chunks if one.known is None else one.known.without_own(one.chunks)
+            chunks = [digest + chunk for digest, chunk in fresh.items() if chunk is not None]
             stored = Stored(one.record, chunks, bytes(16), complete=True, root=True, leans=False)
             call = operations.put(place.keys, number, None, namespace, at, stored, answer.standing)
             foreign.append(_entry(number, PUT, place, call.args, answer.standing))

@@ -286,8 +286,9 @@ class LossWindow:
         held = self._journal.threads.get(thread)
         own_s = held.replayed_s if held is not None else NOTHING_YET
         taken_over_s = self._shards.taken_over_s(identity)
-        is_own = held is not None and held.is_own
-        if taken_over_s == NOTHING_YET or is_own or not self.rule.journals:
+        if taken_over_s == NOTHING_YET or not self.rule.journals:
+            return own_s
+        if held is not None and held.is_own:
             return own_s
         return max(own_s, taken_over_s + self._grace_s)
 
