@@ -179,7 +179,8 @@ async def _remove(core: Checkpoints, link: Link, place: Place, gone: Sequence[st
 
 
 async def _sweep(core: Checkpoints, link: Link, place: Place) -> None:
-    """Drop the chunks that no record refers to."""
+    """Drop the chunks that no record refers to, nor one that may yet be replayed."""
+    await link.sleep(max(0.0, core.window.others_done_s(place.keys) - link.now()))
     answer = await core.read(link, place, operations.open_sweep(place.keys))
     if answer.status is not Status.OK:
         return

@@ -113,10 +113,11 @@ class ThreadReplay:
         self.standing = Standing()
         self.moved_to: bytes | None = None
         self.primary = primary
-        self._deadlines_ms: dict[bytes, int] = {}
+        # A thread that expired and was gone on with has the same gen, and another nonce.
+        self._deadlines_ms: dict[tuple[bytes, bytes], int] = {}
         for entry in held.entries.values():
-            gen = entry.standing.gen
-            self._deadlines_ms[gen] = max(entry.deadline_ms, self._deadlines_ms.get(gen, 0))
+            life = entry.standing.gen, entry.standing.nonce
+            self._deadlines_ms[life] = max(entry.deadline_ms, self._deadlines_ms.get(life, 0))
         self._seen = [
             b"S" + operations.named(namespace, checkpoint_id)
             for namespace, heads in held.heads.items()
@@ -219,8 +220,7 @@ class ThreadReplay:
             yield page
 
     def _page_for(self, entry: Entry) -> _Page:
-        gen = entry.standing.gen
-        deadline_ms = self._deadlines_ms.get(gen, 0)
+        deadline_ms = self._deadlines_ms.get((entry.standing.gen, entry.standing.nonce), 0)
         if not deadline_ms and not entry.sure and entry.kind in (PUT, WRITES):
             ttl_ms = taken_apart(self._carried[entry.number][0]).ttl_ms
             deadline_ms = ttl_ms and round(entry.sent_wall_s * 1000) + ttl_ms

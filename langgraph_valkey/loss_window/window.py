@@ -292,6 +292,10 @@ class LossWindow:
             return own_s
         return max(own_s, taken_over_s + self._grace_s)
 
+    def others_done_s(self, keys: ThreadKeys) -> float:
+        """When other processes have had time to replay what they have in this slot."""
+        return self._shards.taken_over_s(self.primary_of(keys)) + self._grace_s
+
     def replay_of(self, thread: str, *, force: bool = False) -> ThreadReplay | None:
         """The replay of a thread, if there is anything to be replayed.
 

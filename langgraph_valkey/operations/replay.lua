@@ -69,8 +69,9 @@ end
 local function refused()
   if GEN == NEVER then return dead > 0 and NEWEST <= dead and 'd' end
   if tonumber(GEN) <= dead then return 'd' end
-  -- One that others have put off since is there, and has not expired.
-  local lives = t and sub(t.born, 17, 32) == GEN
+  -- One that others have put off since is there, and has not expired; nor has what
+  -- is of an earlier life of it, which had a nonce of its own, come back by that.
+  local lives = t and t.born == sub(HEAD, 41, 72)
   if DEADLINE > 0 and DEADLINE * 1000 <= now and not lives then return 'x' end
 end
 
