@@ -11,6 +11,9 @@ from collections.abc import Iterator
 import pytest
 
 from langgraph_valkey.local import LocalCluster, LocalValkey
+from langgraph_valkey.monitor import monitor
+from tests.faces import FACES
+from tests.failover_ground import FAST_MS, LAG_BOUND_S, mend, new_prefix
 
 
 @pytest.fixture(scope="session")
@@ -32,3 +35,46 @@ def failover_cluster() -> Iterator[LocalCluster]:
     """Three shards with a replica each: tests may break it, and wait till it is whole."""
     with LocalCluster(shards=3, replicas=1) as cluster:
         yield cluster
+
+
+@pytest.fixture(params=FACES)
+def kind(request: pytest.FixtureRequest) -> str:
+    """Each face of a saver."""
+    return str(request.param)
+
+
+@pytest.fixture
+def prefix() -> str:
+    """A prefix of keys that no other test has."""
+    return new_prefix()
+
+
+@pytest.fixture(scope="module")
+def durable_cluster() -> Iterator[LocalCluster]:
+    """Three durable shards with a replica each, whose log may lag by a second."""
+    with LocalCluster(
+        durability="async", lag_bound_s=LAG_BOUND_S, node_timeout_ms=FAST_MS
+    ) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def durable(durable_cluster: LocalCluster) -> Iterator[LocalCluster]:
+    """With async durability; made whole after each test."""
+    yield durable_cluster
+    mend(durable_cluster)
+
+
+@pytest.fixture
+def plain(failover_cluster: LocalCluster) -> Iterator[LocalCluster]:
+    """Without durability; made whole after each test."""
+    for node in failover_cluster.nodes:
+        node.command("CONFIG", "SET", "cluster-node-timeout", FAST_MS)
+    yield failover_cluster
+    mend(failover_cluster)
+
+
+@pytest.fixture
+def unwatched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No monitor: only calls can notice anything."""
+    monkeypatch.setattr(monitor, "watch", lambda *_: None)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import os
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, ClassVar
@@ -31,7 +32,7 @@ from langgraph_valkey import ValkeySaver
 FACES = ("async", "sync")
 
 
-class Face(BaseCheckpointSaver[str]):
+class Face(BaseCheckpointSaver[str], ABC):
     """One face of a saver, as the ``a`` methods of the base class."""
 
     kind: ClassVar[str]
@@ -40,9 +41,9 @@ class Face(BaseCheckpointSaver[str]):
         super().__init__(serde=saver.serde)
         self.saver = saver
 
+    @abstractmethod
     async def call(self, method: str, *args: Any, **kwargs: Any) -> Any:
         """Call a method by the name it has on the blocking face."""
-        raise NotImplementedError
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         found: CheckpointTuple | None = await self.call("get_tuple", config)
@@ -92,9 +93,9 @@ class Face(BaseCheckpointSaver[str]):
     ) -> Collection[CheckpointTuple]:
         return [found async for found in self.alist(config, **criteria)]
 
+    @abstractmethod
     async def run(self, runnable: Any, method: str, *args: Any, **kwargs: Any) -> Any:
         """Call a method of a compiled graph on this face: ``invoke`` or ``ainvoke``, and so on."""
-        raise NotImplementedError
 
 
 class AsyncFace(Face):

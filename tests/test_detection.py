@@ -10,14 +10,10 @@ import pytest
 
 from langgraph_valkey import limits
 from langgraph_valkey.local import LocalCluster, LocalValkey
-from langgraph_valkey.monitor import monitor
 from tests.faces import FACES, config
 from tests.failover_ground import (
     FAST_MS,
-    LAG_BOUND_S,
     join,
-    mend,
-    new_prefix,
     replace_killed,
     threads_in,
     total,
@@ -25,51 +21,11 @@ from tests.failover_ground import (
 )
 
 
-@pytest.fixture(params=FACES)
-def kind(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture
-def prefix() -> str:
-    return new_prefix()
-
-
-@pytest.fixture(scope="module")
-def durable_cluster() -> Iterator[LocalCluster]:
-    with LocalCluster(
-        durability="async", lag_bound_s=LAG_BOUND_S, node_timeout_ms=FAST_MS
-    ) as cluster:
-        yield cluster
-
-
-@pytest.fixture
-def durable(durable_cluster: LocalCluster) -> Iterator[LocalCluster]:
-    """With async durability; made whole after each test."""
-    yield durable_cluster
-    mend(durable_cluster)
-
-
-@pytest.fixture
-def plain(failover_cluster: LocalCluster) -> Iterator[LocalCluster]:
-    """Without durability; made whole after each test."""
-    for node in failover_cluster.nodes:
-        node.command("CONFIG", "SET", "cluster-node-timeout", FAST_MS)
-    yield failover_cluster
-    mend(failover_cluster)
-
-
 @pytest.fixture
 def server() -> Iterator[LocalValkey]:
     """One server, to be killed."""
     with LocalValkey() as started:
         yield started
-
-
-@pytest.fixture
-def unwatched(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No monitor: only calls can notice anything."""
-    monkeypatch.setattr(monitor, "watch", lambda *_: None)
 
 
 # --- a crash --------------------------------------------------------------------------

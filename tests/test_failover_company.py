@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Iterator
 
 import pytest
 
@@ -13,61 +12,15 @@ from langgraph_valkey import limits
 from langgraph_valkey.errors import Unreachable
 from langgraph_valkey.local import LocalCluster
 from langgraph_valkey.local.node import wait_until
-from langgraph_valkey.monitor import monitor
-from tests.faces import FACES, assert_equal, config
+from tests.faces import assert_equal, config
 from tests.failover_ground import (
-    FAST_MS,
-    LAG_BOUND_S,
     Party,
     join,
-    mend,
-    new_prefix,
     replace_killed,
     threads_in,
     total,
     until,
 )
-
-
-@pytest.fixture(params=FACES)
-def kind(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture
-def prefix() -> str:
-    return new_prefix()
-
-
-@pytest.fixture(scope="module")
-def durable_cluster() -> Iterator[LocalCluster]:
-    with LocalCluster(
-        durability="async", lag_bound_s=LAG_BOUND_S, node_timeout_ms=FAST_MS
-    ) as cluster:
-        yield cluster
-
-
-@pytest.fixture
-def durable(durable_cluster: LocalCluster) -> Iterator[LocalCluster]:
-    """With async durability; made whole after each test."""
-    yield durable_cluster
-    mend(durable_cluster)
-
-
-@pytest.fixture
-def plain(failover_cluster: LocalCluster) -> Iterator[LocalCluster]:
-    """Without durability; made whole after each test."""
-    for node in failover_cluster.nodes:
-        node.command("CONFIG", "SET", "cluster-node-timeout", FAST_MS)
-    yield failover_cluster
-    mend(failover_cluster)
-
-
-@pytest.fixture
-def unwatched(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No monitor: only calls can notice anything."""
-    monkeypatch.setattr(monitor, "watch", lambda *_: None)
-
 
 # --- reads after a promotion -----------------------------------------------------------
 

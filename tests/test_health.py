@@ -16,17 +16,7 @@ from langgraph_valkey.aws import ElastiCache, NodeLag
 from langgraph_valkey.errors import ConfigurationError, Unreachable
 from langgraph_valkey.local import LocalCluster, LocalValkey
 from tests.faces import FACES
-from tests.failover_ground import join, mend, new_prefix, threads_in, until
-
-
-@pytest.fixture(params=FACES)
-def kind(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture
-def prefix() -> str:
-    return new_prefix()
+from tests.failover_ground import join, mend, threads_in, until
 
 
 @pytest.fixture

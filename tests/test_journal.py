@@ -21,7 +21,6 @@ from tests.failover_ground import (
     FAST_MS,
     Party,
     join,
-    new_prefix,
     replace_killed,
     threads_in,
     total,
@@ -31,11 +30,6 @@ from tests.failover_ground import (
 MIB = 1024 * 1024
 BLOB_BYTES = 256 * 1024
 BOUND_S = 0.5
-
-
-@pytest.fixture
-def prefix() -> str:
-    return new_prefix()
 
 
 @pytest.fixture

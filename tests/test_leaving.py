@@ -17,23 +17,13 @@ from langgraph_valkey import ValkeySaver, limits
 from langgraph_valkey.errors import ConfigurationError
 from langgraph_valkey.local import LocalCluster, LocalValkey, RejectingProxy
 from langgraph_valkey.monitor import monitor
-from tests.faces import FACES, checkpoint, config, metadata, numbered_id
-from tests.failover_ground import Party, join, mend, new_prefix, threads_in, until
+from tests.faces import checkpoint, config, metadata, numbered_id
+from tests.failover_ground import Party, join, mend, threads_in, until
 
 BOUND_S = 0.5
 
 LATE_S = 0.4
 """How much longer than due something may take on a busy machine."""
-
-
-@pytest.fixture(params=FACES)
-def kind(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture
-def prefix() -> str:
-    return new_prefix()
 
 
 @pytest.fixture

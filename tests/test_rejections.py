@@ -12,13 +12,12 @@ import pytest
 from langgraph_valkey.errors import WriteRejected
 from langgraph_valkey.local import LocalCluster
 from langgraph_valkey.loss_window.report import ShardHealth
-from tests.faces import FACES, checkpoint, config, metadata, numbered_id
+from tests.faces import checkpoint, config, metadata, numbered_id
 from tests.failover_ground import (
     FAST_MS,
     Party,
     join,
     mend,
-    new_prefix,
     replace_killed,
     threads_in,
     until,
@@ -27,16 +26,6 @@ from tests.failover_ground import (
 BOUND_S = 0.5
 DEADLINE_S = 0.6
 REFUSAL = {"reject_deadline_s": DEADLINE_S, "lag_bound_s": BOUND_S}
-
-
-@pytest.fixture(params=FACES)
-def kind(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture
-def prefix() -> str:
-    return new_prefix()
 
 
 @pytest.fixture(scope="module")
