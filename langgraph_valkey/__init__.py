@@ -12,12 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from langgraph_valkey.errors import (
+        CommitConflict,
         ConfigurationError,
         CorruptState,
         ForkDetected,
         LanggraphValkeyError,
+        LockLost,
+        LockUnavailable,
         OutcomeUnknown,
         ReplayIncomplete,
+        RunInProgress,
+        RunTakenOver,
         StoreFull,
         ThreadDeleted,
         Unreachable,
@@ -37,6 +42,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AsyncValkeySaver",
+    "CommitConflict",
     "ConfigurationError",
     "CorruptState",
     "Fork",
@@ -44,9 +50,13 @@ __all__ = [
     "Health",
     "Hooks",
     "LanggraphValkeyError",
+    "LockLost",
+    "LockUnavailable",
     "OutcomeUnknown",
     "RecoveryReport",
     "ReplayIncomplete",
+    "RunInProgress",
+    "RunTakenOver",
     "Settings",
     "ShardHealth",
     "StoreFull",

@@ -17,6 +17,11 @@ CorruptState        -                  inspect the key named in the error
 ThreadDeleted       no                 start the thread anew
 ForkDetected        yes, as a fork     pick a branch by its checkpoint id
 ReplayIncomplete    partly             re-run the threads named in the error
+CommitConflict      by the first one   use another key, or the first one's result
+RunTakenOver        no                 stop: another process goes on with the run
+RunInProgress       no                 wait until the thread's run has ended
+LockUnavailable     no                 wait and call again
+LockLost            -                  stop: another one may hold the lock now
 ==================  =================  =======================================
 
 Texts and attributes name keys and ids, never state: what users keep in their
@@ -123,3 +128,67 @@ class ReplayIncomplete(LanggraphValkeyError):
     def __init__(self, message: str, *, thread_ids: Sequence[str]) -> None:
         super().__init__(message)
         self.thread_ids = tuple(thread_ids)
+
+
+class CommitConflict(LanggraphValkeyError):
+    """The key was committed before, with another payload.
+
+    Attributes:
+        op: What was to be done.
+        key: Its key.
+    """
+
+    def __init__(self, message: str, *, op: str, key: str) -> None:
+        super().__init__(message)
+        self.op = op
+        self.key = key
+
+
+class RunTakenOver(LanggraphValkeyError):
+    """Another process has taken this run over, so this one may commit nothing more.
+
+    Attributes:
+        run_id: The run.
+    """
+
+    def __init__(self, message: str, *, run_id: str) -> None:
+        super().__init__(message)
+        self.run_id = run_id
+
+
+class RunInProgress(LanggraphValkeyError):
+    """A run of the thread is under way.
+
+    Attributes:
+        thread_id: The thread.
+        run_id: The run that is under way.
+    """
+
+    def __init__(self, message: str, *, thread_id: str, run_id: str) -> None:
+        super().__init__(message)
+        self.thread_id = thread_id
+        self.run_id = run_id
+
+
+class LockUnavailable(LanggraphValkeyError):
+    """Another one holds the lock.
+
+    Attributes:
+        name: The lock's name.
+    """
+
+    def __init__(self, message: str, *, name: str) -> None:
+        super().__init__(message)
+        self.name = name
+
+
+class LockLost(LanggraphValkeyError):
+    """The lock's time ran out before it was renewed.
+
+    Attributes:
+        name: The lock's name.
+    """
+
+    def __init__(self, message: str, *, name: str) -> None:
+        super().__init__(message)
+        self.name = name

@@ -1,0 +1,85 @@
+"""Which turn a piece of work belongs to, as a graph's config tells it.
+
+A *turn* is what one request of a user sets off, up to its answer: all executions of
+its run, and the runs that resume it after an interrupt. Its id is what makes a commit
+of a second execution the same as that of the first, although task ids, steps, tool
+call ids, and whatever else a model makes up, differ. So it has to come from outside
+the graph, in the config::
+
+    {"configurable": {"thread_id": "42", "turn_id": "request-7f3a"}}
+
+`runs` puts it there, together with the run and the attempt that `Fence` names.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables.config import ensure_config
+
+from langgraph_valkey.primary.records import Fence, Run
+
+TURN_ID = "turn_id"
+ATTEMPT = "__lgv_attempt"
+"""Keys with two underscores are kept out of a checkpoint's metadata."""
+_DURABILITY = "__pregel_durability"
+"""Where LangGraph puts a run's durability (its CONFIG_KEY_DURABILITY)."""
+
+
+class Turn(NamedTuple):
+    """What a config says of where a piece of work belongs.
+
+    Attributes:
+        thread_id: The thread; "" if it names none.
+        turn_id: The turn; "" if it names none.
+        fence: Run and attempt, if it was started by `runs`.
+        durability: When LangGraph stores checkpoints: "sync", "async" or "exit"; ""
+            outside a graph.
+        namespace: The checkpoint namespace: "" in the graph itself.
+    """
+
+    thread_id: str
+    turn_id: str
+    fence: Fence | None
+    durability: str
+    namespace: str
+
+
+def turn_of(config: RunnableConfig | None = None) -> Turn:
+    """Where a piece of work belongs.
+
+    Args:
+        config: A config; that of the node or tool that runs now if not given.
+    """
+    given = ensure_config(config)
+    configurable: dict[str, Any] = given.get("configurable") or {}
+    metadata: dict[str, Any] = given.get("metadata") or {}
+    attempt, run_id = configurable.get(ATTEMPT), metadata.get("run_id")
+    fence = None
+    if isinstance(attempt, int) and isinstance(run_id, str):
+        fence = Fence(run_id, attempt)
+    return Turn(
+        str(configurable.get("thread_id") or ""),
+        str(configurable.get(TURN_ID) or ""),
+        fence,
+        str(configurable.get(_DURABILITY) or ""),
+        str(configurable.get("checkpoint_ns") or ""),
+    )
+
+
+def config_of(run: Run, config: RunnableConfig) -> RunnableConfig:
+    """A config for an attempt of a run.
+
+    Args:
+        run: The attempt.
+        config: What else it has to say; thread, turn and run are put in its place.
+    """
+    configurable = {
+        **(config.get("configurable") or {}),
+        "thread_id": run.thread_id,
+        TURN_ID: run.turn_id,
+        ATTEMPT: run.attempt,
+    }
+    metadata = {**(config.get("metadata") or {}), "run_id": run.run_id}
+    return {**config, "configurable": configurable, "metadata": metadata}
