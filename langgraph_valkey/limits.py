@@ -183,6 +183,17 @@ has its price."""
 ADOPT_S = 30.0
 """How often the spool's directory is searched for what processes left behind."""
 
+# --- committed transactions -----------------------------------------------------
+
+OP_LENGTH_MAX = 256
+KEY_LENGTH_MAX = 1024
+"""Characters of a commit's operation (or a message's topic) and of its key: names, not
+contents."""
+
+PAYLOAD_BYTES_MAX = 1024 * 1024
+"""JSON of a commit's payload. Only its digest is kept; the bound is there because the
+digest is computed at each call."""
+
 # --- pages --------------------------------------------------------------------
 
 PAGE_BYTES = 1024 * 1024
