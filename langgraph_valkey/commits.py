@@ -53,7 +53,8 @@ async def commit(
     Args:
         primary: Where.
         turn: In which thread and turn it is asked for.
-        op, key: What is done, and to what.
+        op: What is done.
+        key: To what.
         payload: What it is about: equal for equal commits; anything that JSON can hold.
         fn: What to do; see `Primary.commit`.
         scope: Within what the two are unique.

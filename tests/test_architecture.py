@@ -287,7 +287,7 @@ def third_party() -> set[str]:
 def test_dependencies_are_those_that_are_imported() -> None:
     providers = packages_distributions()
     optional = set[str]()
-    for extra in ("local", "testing", "aws", "otel"):
+    for extra in ("local", "testing", "aws", "otel", "sql", "postgres"):
         optional |= set(requirements(extra))
     declared, used = set(requirements()), set[str]()
     for name in third_party():
@@ -301,7 +301,7 @@ def test_ci_tries_the_lowest_versions_that_are_claimed() -> None:
     lines = (ROOT / ".ci" / "lowest.txt").read_text().splitlines()
     pins = dict(line.split("==") for line in lines if line and not line.startswith("#"))
     ours = requirements()
-    for extra in ("testing", "encryption", "aws", "otel"):
+    for extra in ("testing", "encryption", "aws", "otel", "sql", "postgres"):
         ours |= requirements(extra)
     ours["langgraph"] = requirements("demo")["langgraph"]
     lowest = {
