@@ -1,0 +1,158 @@
+"""From a URL to engines: drivers, pools, and how connections are set up.
+
+A URL may hold a password, so no error here repeats one.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import URL, Engine, create_engine, event, make_url
+from sqlalchemy.exc import ArgumentError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from langgraph_valkey.errors import ConfigurationError
+from langgraph_valkey.primary.sql_schema import Kind
+
+POOL_SIZE = 10
+"""Connections that one face keeps open, each async face for each event loop."""
+
+POOL_OVERFLOW = 10
+"""Connections beyond these that are opened in a rush and closed after it."""
+
+POOL_TIMEOUT_S = 30.0
+"""How long a call waits for a connection while all are in use."""
+
+BUSY_TIMEOUT_S = 30.0
+"""How long a transaction waits for another one's on SQLite, which lets one write at a
+time: longer than any that is meant to be short."""
+
+CONNECT_TIMEOUT_S = 3
+"""How long connecting to PostgreSQL may take, in whole seconds."""
+
+UNANSWERED_MS = 10_000
+"""How long PostgreSQL's host may leave what was sent unacknowledged before the
+connection counts as broken: the system's own bound is many minutes."""
+
+_KINDS: dict[str, Kind] = {
+    "sqlite": "sqlite",
+    "sqlite+pysqlite": "sqlite",
+    "sqlite+aiosqlite": "sqlite",
+    "postgres": "postgresql",
+    "postgresql": "postgresql",
+    "postgresql+psycopg": "postgresql",
+}
+_DRIVERS: dict[Kind, tuple[str, str]] = {
+    "sqlite": ("sqlite+pysqlite", "sqlite+aiosqlite"),
+    "postgresql": ("postgresql+psycopg", "postgresql+psycopg"),
+}
+_NEEDED: dict[Kind, tuple[str, str]] = {
+    "sqlite": ("aiosqlite", "sql"),
+    "postgresql": ("psycopg", "postgres"),
+}
+"""Which module has to be there, and by which extra it comes."""
+
+
+class Address:
+    """Where a database is, and how engines for it are made.
+
+    Args:
+        url: ``sqlite:///path`` or ``postgresql://...``; other spellings of these that
+            SQLAlchemy knows are taken too, and so are libpq's parameters in the query.
+        pool_size: Connections that one face keeps open.
+
+    Attributes:
+        kind: Which database it is.
+
+    Raises:
+        ConfigurationError: The URL can't be used, or a driver is not installed.
+    """
+
+    def __init__(self, url: str, pool_size: int = POOL_SIZE) -> None:
+        self._url = _parsed(url)
+        self._pool_size = pool_size
+        kind = _KINDS.get(self._url.drivername)
+        if kind is None:
+            raise ConfigurationError(
+                f"a SQL store can't be on {self._url.drivername!r}: use sqlite:///path or "
+                "postgresql://user@host/database (with psycopg)"
+            )
+        self.kind: Kind = kind
+        module, extra = _NEEDED[kind]
+        if importlib.util.find_spec(module) is None:
+            raise ConfigurationError(
+                f"{kind} needs {module}: pip install 'langgraph-valkey[{extra}]'"
+            )
+        if kind == "sqlite":
+            _check_file(self._url)
+
+    def engine(self) -> Engine:
+        """An engine for the blocking face."""
+        made = create_engine(self._url.set(drivername=_DRIVERS[self.kind][0]), **self._options())
+        self._set_up(made)
+        return made
+
+    def async_engine(self) -> AsyncEngine:
+        """An engine for one event loop."""
+        url = self._url.set(drivername=_DRIVERS[self.kind][1])
+        made = create_async_engine(url, **self._options())
+        self._set_up(made.sync_engine)
+        return made
+
+    def _options(self) -> dict[str, Any]:
+        if self.kind == "sqlite":
+            arguments: dict[str, Any] = {"timeout": BUSY_TIMEOUT_S}
+        else:
+            arguments = {
+                "connect_timeout": CONNECT_TIMEOUT_S,
+                "tcp_user_timeout": UNANSWERED_MS,
+                "application_name": "langgraph-valkey",
+            }
+            arguments = {name: arguments[name] for name in arguments.keys() - self._url.query}
+        return {
+            "pool_size": self._pool_size,
+            "max_overflow": POOL_OVERFLOW,
+            "pool_timeout": POOL_TIMEOUT_S,
+            "hide_parameters": True,
+            "connect_args": arguments,
+        }
+
+    def _set_up(self, engine: Engine) -> None:
+        if self.kind == "sqlite":
+            event.listen(engine, "connect", _durable)
+
+
+def _parsed(url: str) -> URL:
+    try:
+        return make_url(url)
+    except (ArgumentError, ValueError):
+        raise ConfigurationError(
+            "the URL of the primary store can't be read (it is not repeated here, since it may "
+            "hold a password): write sqlite:///path or postgresql://user:password@host/database, "
+            "with special characters of user and password percent-encoded"
+        ) from None  # Its text has the URL.
+
+
+def _check_file(url: URL) -> None:
+    """Refuse what is no file: two faces could not share it, and it would not be kept."""
+    path = url.database or ""
+    if path in ("", ":memory:") or "mode=memory" in str(url) or path == "file::memory:":
+        raise ConfigurationError(
+            "the primary store can't be a SQLite database in memory: it has to outlive this "
+            "process. Give a file: sqlite:///relative/path or sqlite:////absolute/path"
+        )
+    if not path.startswith("file:") and not Path(path).parent.is_dir():
+        raise ConfigurationError(
+            "the folder of the primary store's SQLite file does not exist: make it, or check the "
+            "path (sqlite:///relative/path or sqlite:////absolute/path)"
+        )
+
+
+def _durable(connection: Any, _: Any) -> None:
+    """Have each commit on disk before it is acknowledged, and readers not wait for it."""
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute("PRAGMA synchronous=FULL")
+    cursor.close()

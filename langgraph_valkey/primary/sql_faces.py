@@ -1,0 +1,244 @@
+"""The two faces of a SQL database: an engine, and an async engine for each event loop.
+
+An async driver's connections belong to the event loop in which they were opened. Loops
+come and go (each `asyncio.run`, each test), so each has an engine of its own, made when
+it first asks. Engines whose loop was closed are disposed of by the next one that is
+made, since their connections would stay open.
+
+SQLite lets one write at a time. A transaction that begins to read and writes later may
+find that another one wrote in between, and fails then however long it is willing to
+wait; so each begins as a writer (``BEGIN IMMEDIATE``), and waits in the beginning.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection, Engine, event
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from langgraph_valkey.primary.sql_database import Transaction
+
+T = TypeVar("T")
+
+_GUARDED = "lgv_guarded"
+"""Marks a connection that is lent to a function of the user's."""
+
+
+def guard(engine: Engine) -> None:
+    """See to it that functions which are lent a connection of it can't commit."""
+    if not event.contains(engine, "commit", _refuse):
+        event.listen(engine, "commit", _refuse)
+
+
+def _refuse(connection: Connection) -> None:
+    if connection.info.get(_GUARDED):
+        raise RuntimeError(
+            "the function must not commit: what it does becomes part of a transaction that is "
+            "committed once it has returned"
+        )
+
+
+@contextmanager
+def _lent(connection: Connection) -> Iterator[None]:
+    info = connection.info
+    info[_GUARDED] = True
+    try:
+        yield
+    finally:
+        info.pop(_GUARDED, None)
+
+
+def _begin(connection: Connection) -> None:
+    """Become a writer at once, where that has to be said."""
+    if connection.dialect.name == "sqlite":
+        driver: Any = connection.connection.driver_connection
+        if not driver.in_transaction:  # An engine of the user's may have begun by itself.
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _settled(result: Any) -> Any:
+    """A result that is none yet is a mistake of the caller's."""
+    if inspect.iscoroutine(result):
+        result.close()
+    if inspect.isawaitable(result):
+        raise TypeError(
+            "the function of a commit returned something to be awaited: give a coroutine "
+            "function (async def) to the async commit"
+        )
+    return result
+
+
+def _is_async(fn: Callable[..., Any]) -> bool:
+    return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(
+        getattr(fn, "__call__", None)  # noqa: B004  # Of an object whose call is async.
+    )
+
+
+class _BlockingTransaction:
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    async def run(self, statements: Callable[[Connection], T]) -> T:
+        return statements(self._connection)
+
+    async def call(self, fn: Callable[..., Any]) -> Any:
+        if _is_async(fn):
+            raise TypeError(
+                "the function of a blocking commit is a coroutine function: use the async commit"
+            )
+        with _lent(self._connection):
+            return _settled(fn(self._connection))
+
+    async def commit(self) -> None:
+        self._connection.commit()
+
+
+class BlockingFace:
+    """The blocking face.
+
+    Args:
+        engine: The engine.
+        is_ours: Whether to close it; an engine of the user's is left open.
+    """
+
+    def __init__(self, engine: Engine, *, is_ours: bool) -> None:
+        guard(engine)
+        self.engine = engine
+        self._reading = engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._is_ours = is_ours
+        self._inherited: list[Any] = []
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[Transaction]:
+        """Begin a transaction; see `Face`."""
+        with self.engine.connect() as connection:
+            _begin(connection)
+            yield _BlockingTransaction(connection)
+
+    @asynccontextmanager
+    async def look(self) -> AsyncIterator[Transaction]:
+        """A connection to read; see `Face`."""
+        with self._reading.connect() as connection:
+            yield _BlockingTransaction(connection)
+
+    def now(self) -> float:
+        """A monotonic clock."""
+        return time.monotonic()
+
+    async def sleep(self, delay_s: float) -> None:
+        """Wait: the thread stands still."""
+        time.sleep(delay_s)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        if self._is_ours:
+            self.engine.dispose()
+
+    def after_fork(self) -> None:
+        """Leave the parent's connections alone: the child opens its own."""
+        self._inherited.append(self.engine.pool)  # Kept, since collecting it would close them.
+        self.engine.dispose(close=False)
+
+
+class _LoopTransaction:
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+
+    async def run(self, statements: Callable[[Connection], T]) -> T:
+        return await self._connection.run_sync(statements)
+
+    async def call(self, fn: Callable[..., Any]) -> Any:
+        connection = self._connection
+        with _lent(connection.sync_connection):  # type: ignore[arg-type]
+            if _is_async(fn):
+                return await fn(connection)
+            return _settled(await connection.run_sync(fn))
+
+    async def commit(self) -> None:
+        await self._connection.commit()
+
+
+class LoopsFace:
+    """The async face.
+
+    Args:
+        engine: Makes an async engine for the running loop.
+        is_ours: Whether to close them; an engine of the user's is left open.
+    """
+
+    def __init__(self, engine: Callable[[], AsyncEngine], *, is_ours: bool) -> None:
+        self._make = engine
+        self._is_ours = is_ours
+        self._lock = threading.Lock()
+        self._engines: dict[asyncio.AbstractEventLoop, AsyncEngine] = {}
+        self._inherited: list[Any] = []
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[Transaction]:
+        """Begin a transaction; see `Face`."""
+        engine = await self._engine()
+        async with engine.connect() as connection:
+            if engine.dialect.name == "sqlite":
+                await connection.run_sync(_begin)
+            yield _LoopTransaction(connection)
+
+    @asynccontextmanager
+    async def look(self) -> AsyncIterator[Transaction]:
+        """A connection to read; see `Face`."""
+        engine = await self._engine()
+        async with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+            yield _LoopTransaction(connection)
+
+    async def _engine(self) -> AsyncEngine:
+        loop = asyncio.get_running_loop()
+        engine = self._engines.get(loop)
+        if engine is not None:
+            return engine
+        made = self._make()
+        guard(made.sync_engine)
+        with self._lock:
+            left = [each for each in self._engines if each.is_closed()]
+            forsaken = [self._engines.pop(each) for each in left]
+            self._engines[loop] = made
+        await self._dispose(forsaken)
+        return made
+
+    async def _dispose(self, engines: list[AsyncEngine]) -> None:
+        if self._is_ours:
+            for engine in engines:
+                await engine.dispose()
+
+    def now(self) -> float:
+        """A monotonic clock."""
+        return time.monotonic()
+
+    async def sleep(self, delay_s: float) -> None:
+        """Wait."""
+        await asyncio.sleep(delay_s)
+
+    async def close(self) -> None:
+        """Close the connections, those of other loops too."""
+        with self._lock:
+            engines = list(self._engines.values())
+            self._engines.clear()
+        await self._dispose(engines)
+
+    def close_from_outside(self) -> None:
+        """Close the connections, where no event loop may be entered."""
+        if self._engines:
+            closing = threading.Thread(target=lambda: asyncio.run(self.close()))
+            closing.start()
+            closing.join()
+
+    def after_fork(self) -> None:
+        """Leave the parent's connections alone: the child opens its own."""
+        self._inherited.append(self._engines)  # Kept, since collecting them would close them.
+        self._engines = {}
+        self._lock = threading.Lock()
