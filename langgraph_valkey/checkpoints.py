@@ -256,8 +256,12 @@ class Checkpoints:
             stored = writes.build(self.codec, pending, task_id, task_path)
             await self.store(link, place, self.task_write(place, stored))
 
-    async def delete_thread(self, link: Link, thread_id: str) -> None:
-        """Delete a thread; see `BaseCheckpointSaver.delete_thread`."""
+    async def delete_thread(self, link: Link, thread_id: str) -> bytes:
+        """Delete a thread; see `BaseCheckpointSaver.delete_thread`.
+
+        Returns:
+            The stamp of the deletion, 16 digits: of what was begun before, nothing is left.
+        """
         place = place_of_thread(self.prefix, thread_id)
 
         async def readmit(answer: Answer, _: Standing) -> Standing:
@@ -268,6 +272,7 @@ class Checkpoints:
         answer = await storing.store(self, link, place, write, self.known.standing(place.thread))
         self.known.forget(place.thread)
         self.known.learn(place.thread, answer.standing)
+        return b"%016d" % (int(answer.standing.stamp) - 1)  # The answer is what comes after it.
 
     # --- reading ---------------------------------------------------------------
 

@@ -227,6 +227,11 @@ def history(keys: ThreadKeys, namespace: str, checkpoint_id: str, *, limit: int)
     return call("history", READS, keys, args)
 
 
+def heads(keys: ThreadKeys, after: str = "1") -> Call:
+    """Read the heads of the namespaces that outlive a run, a page from an ordinal on."""
+    return call("heads", READS, keys, [to_bytes(after)])
+
+
 def chunks(keys: ThreadKeys, digests: Sequence[bytes]) -> Call:
     """Read chunks."""
     return call("chunks", READS, keys, list(digests))

@@ -1,0 +1,132 @@
+"""What a process knows of threads and their tier: a bounded memory.
+
+Two things are told apart. A *crossing* must not be forgotten: a commit was made in the
+thread, and its next checkpoint has to be in the tier. What the tier is known to have
+may be forgotten at any time: then the tier is asked.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass, field
+
+from langgraph_valkey import limits
+from langgraph_valkey.fork import renew_after_fork
+
+CROSSINGS_MOST = 100_000
+"""Threads with a commit behind which no checkpoint came yet. Runs that failed after
+their commit, and were never run again here, leave one each (about 300 bytes)."""
+
+_log = logging.getLogger("langgraph_valkey")
+
+
+@dataclass(slots=True)
+class _Crossed:
+    commits: int = 0
+    done: dict[str, int] = field(default_factory=dict)
+
+
+class Crossings:
+    """Threads in which something was committed; safe to use from many threads.
+
+    After a commit the next checkpoint of each namespace is due, since it can't be told
+    from outside in which of them the commit was made; that of the graph itself, which
+    comes after all those of its subgraphs, ends it.
+    """
+
+    def __init__(self) -> None:
+        self._threads: OrderedDict[str, _Crossed] = OrderedDict()
+        self._lock = threading.Lock()
+        renew_after_fork(self)
+
+    def after_fork(self) -> None:
+        """Forget whoever held the lock in the parent."""
+        self._lock = threading.Lock()
+
+    def note(self, thread: str) -> None:
+        """Something was committed."""
+        with self._lock:
+            crossed = self._threads.setdefault(thread, _Crossed())
+            crossed.commits += 1
+            full = len(self._threads) > CROSSINGS_MOST
+            if full:
+                self._threads.popitem(last=False)
+        if full:
+            _log.warning(
+                "more than %d threads have a commit and no checkpoint after it: the oldest is "
+                "not waited for any more", CROSSINGS_MOST
+            )  # fmt: skip
+
+    def due(self, thread: str, namespace: str) -> int:
+        """Up to which commit a checkpoint of this namespace is due; 0 if it is not."""
+        crossed = self._threads.get(thread)
+        if crossed is None or crossed.done.get(namespace, 0) >= crossed.commits:
+            return 0
+        return crossed.commits
+
+    def done(self, thread: str, namespace: str, commits: int) -> None:
+        """The tier has what was due up to this commit."""
+        with self._lock:
+            crossed = self._threads.get(thread)
+            if crossed is None:
+                return
+            crossed.done[namespace] = commits
+            if not namespace and crossed.commits <= commits:
+                del self._threads[thread]
+
+    def forget(self, thread: str) -> None:
+        """The thread was deleted."""
+        with self._lock:
+            self._threads.pop(thread, None)
+
+
+@dataclass(slots=True)
+class Acquainted:
+    """What is known of one thread.
+
+    Attributes:
+        primary: Under which primary it was compared with the tier.
+        nonce: The thread's mark then; zeros if it was not there.
+        sent: In each namespace, the id of the checkpoint that went to the tier last.
+        beside: In which namespaces checkpoints hang on the one that went there last of
+            the graph itself, and their ids.
+    """
+
+    primary: bytes = b""
+    nonce: bytes = bytes(16)
+    sent: dict[str, str] = field(default_factory=dict)
+    beside: dict[str, str] = field(default_factory=dict)
+
+
+class Acquaintances:
+    """A bounded memory of threads; safe to use from many threads."""
+
+    def __init__(self, threads_most: int = limits.KNOWN_THREADS_MOST) -> None:
+        self._threads: OrderedDict[str, Acquainted] = OrderedDict()
+        self._threads_most = threads_most
+        self._lock = threading.Lock()
+        renew_after_fork(self)
+
+    def after_fork(self) -> None:
+        """Forget whoever held the lock in the parent."""
+        self._lock = threading.Lock()
+
+    def get(self, thread: str) -> Acquainted | None:
+        """What is known of a thread."""
+        return self._threads.get(thread)
+
+    def of(self, thread: str) -> Acquainted:
+        """What is known of a thread, to be added to."""
+        with self._lock:
+            known = self._threads.setdefault(thread, Acquainted())
+            self._threads.move_to_end(thread)
+            if len(self._threads) > self._threads_most:
+                self._threads.popitem(last=False)
+        return known
+
+    def forget(self, thread: str) -> None:
+        """Ask the tier next time."""
+        with self._lock:
+            self._threads.pop(thread, None)

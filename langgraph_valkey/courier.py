@@ -1,0 +1,151 @@
+"""The courier: brings a thread's checkpoints to the tier, so that a run can go on from them.
+
+To go on, a run needs more than the checkpoint of its graph: those of subgraphs that are
+in the middle of something, and of those that keep their state from run to run. They go
+ahead of the graph's own, whose label names them; whoever finds that in the tier finds
+all of it. A subgraph that is under way hangs on checkpoints of the graphs around it,
+which its metadata names, so these go along, too.
+"""
+
+from __future__ import annotations
+
+from langgraph_valkey import joining
+from langgraph_valkey.acquaintance import Acquaintances
+from langgraph_valkey.carrying import (
+    Cargo,
+    Label,
+    Side,
+    address,
+    label_of,
+    lasting_heads,
+    leaning,
+    line_here,
+    look,
+    prove,
+    send,
+)
+from langgraph_valkey.errors import ReplayIncomplete, ThreadDeleted
+from langgraph_valkey.place import Place
+from langgraph_valkey.tier_faces import TierFace
+
+
+class Courier:
+    """Brings checkpoints to the tier.
+
+    Args:
+        known: What the tier is known to have.
+    """
+
+    def __init__(self, known: Acquaintances) -> None:
+        self._known = known
+        self._proven = False
+
+    async def carry(self, side: Side, tier: TierFace, place: Place, cargo: Cargo) -> bool:
+        """Bring a checkpoint to the tier, with all that it takes to go on from it.
+
+        Returns:
+            False if that is not stored yet: then it comes later, and this along with it.
+        """
+        label = await self._label(side, place)
+        known = self._known.of(place.thread)
+        beside: dict[str, str] = {}
+        if cargo.namespace:
+            root = await self._carry_path(side, tier, place, cargo, label, beside)
+            if root is None:
+                return False
+            if known.sent.get("") != root.id:
+                there = await tier.get_tuple(address(place.thread, "", root.id))
+                known.beside = dict(label_of(there).beside) if there is not None else {}
+            beside = {**known.beside, **beside}
+        else:
+            root = cargo
+            if known.sent.get("") == root.id:
+                beside = known.beside
+        for namespace, head in (await lasting_heads(side, place)).items():
+            if namespace not in beside or beside[namespace] < head:
+                beside[namespace] = head
+                if known.sent.get(namespace) != head:
+                    at = place._replace(namespace=namespace, checkpoint_id=head)
+                    lasting = await look(side, at)
+                    if lasting is not None:
+                        await self._send(side, tier, place, lasting, label)
+        await self._send(side, tier, place, root, label._replace(beside=beside))
+        known.beside = beside
+        lasting_names = {"", *beside}
+        known.sent = {name: i for name, i in known.sent.items() if name in lasting_names}
+        await self._require_alive(side, tier, place, root, label)
+        return True
+
+    async def _carry_path(
+        self,
+        side: Side,
+        tier: TierFace,
+        place: Place,
+        cargo: Cargo,
+        label: Label,
+        beside: dict[str, str],
+    ) -> Cargo | None:
+        """Bring a subgraph's checkpoint to the tier, and those it is nested in.
+
+        Returns:
+            That of the graph itself, which is not brought yet; None if it is not stored.
+        """
+        parents: dict[str, str] = dict(cargo.found.metadata.get("parents") or {})
+        path = [cargo]
+        for namespace in sorted(parents, key=len, reverse=True):
+            at = place._replace(namespace=namespace, checkpoint_id=parents[namespace])
+            above = await look(side, at)
+            if above is None:
+                return None
+            path.append(above)
+        if path[-1].namespace:
+            return None
+        for each in path[:-1]:
+            await self._send(side, tier, place, each, label)
+            beside[each.namespace] = each.id
+        return path[-1]
+
+    async def _send(
+        self, side: Side, tier: TierFace, place: Place, cargo: Cargo, label: Label
+    ) -> None:
+        """Bring one checkpoint to the tier, with the ancestors it is rebuilt from."""
+        known = self._known.of(place.thread)
+        sent = known.sent.get(cargo.namespace, "")
+        if leaning(cargo.found) and not sent:
+            there = await tier.get_tuple(address(place.thread, cargo.namespace))
+            sent = there.checkpoint["id"] if there is not None else ""
+        for each in await line_here(side, place, cargo, sent):
+            await send(tier, place, each, label)
+        if not self._proven:
+            self._proven = await prove(side, tier, place, cargo)
+        known.sent[cargo.namespace] = cargo.id
+
+    async def _label(self, side: Side, place: Place) -> Label:
+        standing = side.core.known.standing(place.thread)
+        if not standing.exists:
+            await look(side, place._replace(namespace="", checkpoint_id=""))
+            standing = side.core.known.standing(place.thread)
+        if not standing.exists:
+            raise ReplayIncomplete(
+                f"thread {place.thread!r} vanished from the server (expired, evicted or deleted) "
+                "while it was brought to the tier: run it again from its input",
+                thread_ids=[place.thread],
+            )
+        return Label(standing.gen.decode(), standing.dead.decode(), standing.stamp.decode())
+
+    async def _require_alive(
+        self, side: Side, tier: TierFace, place: Place, cargo: Cargo, label: Label
+    ) -> None:
+        """Raise if the thread was deleted while it was carried, and take it away again."""
+        standing = label.standing(bytes(16), label.stamp)
+        at = place._replace(namespace=cargo.namespace, checkpoint_id=cargo.id)
+        question = joining.question(side, at, standing)
+        done = await joining.rejoin(side.core.window, side.link, place, [question], {})
+        if done.outcome.deleted and question in done.unwanted:
+            await tier.delete_thread(place.thread)
+            self._known.forget(place.thread)
+            raise ThreadDeleted(
+                f"thread {place.thread!r} was deleted while this run was in the middle of it: "
+                "start the thread anew",
+                thread_id=place.thread,
+            )
