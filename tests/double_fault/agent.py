@@ -1,9 +1,10 @@
 """The agents: graphs whose model never does the same twice.
 
-    think --> (muse: think) | tools | one, one, .. | desk --> think .. --> answer
+    think --> (muse: think) | (ask: interrupt) | tools | one, one, .. | desk --> think .. --> answer
 
 `think` is the model, and adds one message. What it asks for is done by one of three
-ways, drawn at each execution: a ToolNode, a task for each call, or a subgraph.
+ways, drawn at each execution: a ToolNode, a task for each call, or a subgraph. Some
+turns want the client's word after the first intent: one turn, and two runs of it.
 
 Two channels tell whether a thread is whole: `opened` is written once in a thread's life,
 and `thoughts` counts the model's messages apart from them.
@@ -27,7 +28,7 @@ from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.graph.message import add_messages
 from langgraph.graph.state import CompiledStateGraph
 from langgraph.prebuilt import ToolNode
-from langgraph.types import Send
+from langgraph.types import Send, interrupt
 from typing_extensions import TypedDict
 
 from langgraph_valkey.primary.records import Fence, Receipt
@@ -41,8 +42,10 @@ KINDS: tuple[Kind, ...] = ("careful", "asking", "told")
 """A careful agent chooses the same key for the same intent. The others make up another one
 each time; one asks what its turn has committed, the other only reads what it is told."""
 
-CLIENT = "client"
-"""Name of the messages that clients write."""
+CLIENT, WORD = "client", "word"
+"""Names of the messages that clients write: what they want, and that they agree."""
+
+MAY_I = "May I go on?"
 
 OP = "transfer"
 NOTE = "receipts-"
@@ -65,9 +68,9 @@ class State(TypedDict):
     thoughts: Annotated[int, operator.add]
 
 
-def question(turn: str, intents: Sequence[Intent]) -> HumanMessage:
-    """What a client says."""
-    said = {"turn": turn, "intents": [each.data for each in intents]}
+def question(turn: str, intents: Sequence[Intent], *, asks: bool = False) -> HumanMessage:
+    """What a client says; `asks` if it wants to be asked after the first intent."""
+    said = {"turn": turn, "intents": [each.data for each in intents], "asks": asks}
     return HumanMessage(json.dumps(said), name=CLIENT)
 
 
@@ -104,6 +107,10 @@ class Model:
         if mused < MUSED_MOST and self._chance.random() < MUSES:
             return AIMessage("Let me see.")
         intents = [Intent(**each) for each in asked["intents"]]
+        if asked["asks"] and not any(each.name == WORD for each in since):
+            if intents[0].name in done:
+                return AIMessage(MAY_I)
+            intents = intents[:1]
         wanted = [each for each in intents if each.name not in done]
         if self._repeats and done and self._chance.random() < ASKS_AGAIN:
             wanted.append(next(each for each in intents if each.name in done))
@@ -128,6 +135,8 @@ class Model:
         last = state["messages"][-1]
         calls = last.tool_calls if isinstance(last, AIMessage) else []
         if not calls:
+            if last.text == MAY_I:
+                return "ask"
             return END if last.text.startswith("All is done") else "think"
         ways = ["tools", "desk", [Send("one", call) for call in calls]]
         return self._chance.choice(ways)  # type: ignore[return-value]
@@ -176,7 +185,8 @@ class Agent:
         whole.add_node("one", RunnableLambda(self._one, self._aone))
         whole.add_node("desk", desk.compile())
         whole.add_edge(START, "think")
-        ways = ["tools", "one", "desk"]
+        whole.add_node("ask", _ask)
+        ways = ["ask", "tools", "one", "desk"]
         whole.add_conditional_edges("think", self._model.way, ["think", *ways, END])
         for each in ways:
             whole.add_edge(each, "think")
@@ -240,6 +250,12 @@ class Agent:
 
     async def _aserve(self, state: MessagesState) -> dict[str, Any]:
         return await self._aone(_unserved(state)[0])
+
+
+def _ask(state: State) -> dict[str, Any]:
+    """Wait for the client's word."""
+    asked = next(each for each in reversed(state["messages"]) if each.name == CLIENT)
+    return {"messages": [HumanMessage(interrupt(json.loads(asked.text)["turn"]), name=WORD)]}
 
 
 def _noted(messages: Iterable[AnyMessage]) -> Iterator[str]:

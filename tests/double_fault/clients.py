@@ -15,13 +15,15 @@ import random
 import threading
 import time
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import wait
 
 from tests.double_fault.agent import KINDS, Kind
 from tests.double_fault.bank import draw_intent
 from tests.double_fault.crew import (
     Answered,
+    Asked,
     Crew,
     Event,
     Face,
@@ -52,7 +54,8 @@ class Talk:
         left: How many more turns it takes.
         due_s: When the client says the next thing, on the monotonic clock.
         turn: What was said and is not answered; None if the client thinks.
-        crew: Whom it was said to.
+        crew: Whom it was said to; None if the client waits for it to be recovered.
+        asked: The turn that waits for the client's word.
     """
 
     thread_id: str
@@ -61,6 +64,7 @@ class Talk:
     due_s: float
     turn: Turn | None = None
     crew: Crew | None = None
+    asked: Turn | None = None
 
 
 @dataclass(slots=True)
@@ -85,6 +89,7 @@ class Clients:
         seed: Of all that they draw.
         talks: How many conversations there are at a time.
         faces: By which faces turns are run.
+        asks: Share of turns in which the client wants to be asked.
 
     Attributes:
         sent: What they have sent.
@@ -92,11 +97,12 @@ class Clients:
         conflicts: Run ids that any recovery reported as conflicts.
     """
 
-    def __init__(self, seed: int, talks: int, faces: tuple[Face, ...]) -> None:
+    def __init__(self, seed: int, talks: int, faces: tuple[Face, ...], asks: float) -> None:
         self._chance = random.Random(f"{seed} clients")
         self._names = f"{random.Random(seed).getrandbits(32):08x}"
         self._talks_most = talks
         self._faces = faces
+        self._asks = asks
         self._lock = threading.Lock()
         self._crews: list[Crew] = []
         self._talks: list[Talk] = []
@@ -124,9 +130,16 @@ class Clients:
             self._is_quiet = True
 
     def under_way(self) -> list[Turn]:
-        """Turns that living crews have not answered yet."""
+        """Turns that living crews have not answered yet, or whose clients are asked."""
         with self._lock:
-            return [talk.turn for talk in self._talks if talk.turn and talk.crew]
+            talks = self._talks
+            asked = [talk.asked for talk in talks if talk.asked and not talk.turn]
+            return [talk.turn for talk in talks if talk.turn and talk.crew] + asked
+
+    def waiting(self) -> list[str]:
+        """Runs that clients were cut off from, and wait for."""
+        with self._lock:
+            return [talk.turn.run_id for talk in self._talks if talk.turn and talk.crew is None]
 
     # --- crews come and go ----------------------------------------------------------
 
@@ -152,15 +165,25 @@ class Clients:
 
     def _cut_off(self, talk: Talk) -> None:
         talk.crew = None
-        if self._chance.random() < IMPATIENT:
+        is_impatient = self._chance.random() < IMPATIENT
+        if talk.turn and not talk.turn.asks and is_impatient:
             self._think(talk)
 
-    def recovered(self) -> None:
-        """What was interrupted is done: clients that waited for it go on."""
+    def recovered(self, fates: Mapping[str, str]) -> None:
+        """What was interrupted is done: clients that waited for it go on.
+
+        Args:
+            fates: Of the runs they waited for: state and outcome; "" of one that was not
+                accepted. If that was a client's word, it is given again.
+        """
         with self._lock:
             for talk in self._talks:
-                if talk.turn and talk.crew is None:
-                    self._think(talk)
+                fate = fates.get(talk.turn.run_id) if talk.turn and not talk.crew else None
+                if fate is None:
+                    continue
+                if fate:
+                    talk.asked = talk.turn if "interrupted" in fate else None
+                self._think(talk)
 
     # --- their thread -----------------------------------------------------------------
 
@@ -185,7 +208,9 @@ class Clients:
                     crew.is_ready = True
                 case Answered(run_id):
                     self.sent.answered.add(run_id)
-                    self._think_after(run_id)
+                    self._think_after(run_id, is_asked=False)
+                case Asked(run_id):
+                    self._think_after(run_id, is_asked=True)
                 case Failed(run_id, error):
                     self.sent.errors[error.replace(run_id, "..")] += 1
                     for talk in self._talks:
@@ -197,9 +222,10 @@ class Clients:
                 case Left():
                     pass
 
-    def _think_after(self, run_id: str) -> None:
+    def _think_after(self, run_id: str, *, is_asked: bool) -> None:
         for talk in self._talks:
             if talk.turn and talk.turn.run_id == run_id:
+                talk.asked = talk.turn if is_asked else None
                 self._think(talk)
 
     def _think(self, talk: Talk) -> None:
@@ -208,14 +234,13 @@ class Clients:
 
     def _speak(self, now_s: float) -> None:
         """Say what is due, and begin as many conversations as have ended."""
-        if self._is_quiet:
-            return
-        self._talks = [talk for talk in self._talks if talk.left or talk.turn]
-        while len(self._talks) < self._talks_most:
+        self._talks = [talk for talk in self._talks if talk.left or talk.turn or talk.asked]
+        while len(self._talks) < self._talks_most and not self._is_quiet:
             self._talks.append(self._begin(now_s))
         ready = [crew for crew in self._crews if crew.is_ready]
         for talk in self._talks:
-            if ready and talk.turn is None and talk.due_s <= now_s:
+            is_due = talk.turn is None and talk.due_s <= now_s
+            if ready and is_due and (talk.asked or not self._is_quiet):
                 self._say(talk, self._chance.choice(ready))
 
     def _begin(self, now_s: float) -> Talk:
@@ -227,11 +252,15 @@ class Clients:
 
     def _say(self, talk: Talk, crew: Crew) -> None:
         run_id = f"turn-{self._names}-{len(self.sent.turns)}"
-        names = (f"{run_id}.{n}" for n in range(self._chance.randint(*INTENTS)))
-        intents = tuple(draw_intent(self._chance, name) for name in names)
         face = self._chance.choice(self._faces)
-        talk.turn = Turn(run_id, talk.thread_id, talk.kind, face, intents)
-        talk.crew = crew
-        talk.left -= 1
-        self.sent.turns[run_id] = talk.turn
-        crew.tell(talk.turn)
+        if talk.asked:
+            turn = replace(talk.asked, run_id=run_id, face=face, resumes=talk.asked.turn_id)
+        else:
+            names = (f"{run_id}.{n}" for n in range(self._chance.randint(*INTENTS)))
+            intents = tuple(draw_intent(self._chance, name) for name in names)
+            asks = self._chance.random() < self._asks
+            turn = Turn(run_id, talk.thread_id, talk.kind, face, intents, asks)
+            talk.left -= 1
+        talk.turn, talk.crew = turn, crew
+        self.sent.turns[run_id] = turn
+        crew.tell(turn)

@@ -22,6 +22,7 @@ from multiprocessing.connection import Connection
 from typing import Any, Literal, TypeAlias
 
 from langgraph.graph.state import CompiledStateGraph
+from langgraph.types import Command
 from pydantic import SecretStr
 
 from langgraph_valkey.settings import Settings
@@ -73,6 +74,8 @@ class Turn:
         kind: Which agent it is for.
         face: By which face it is run.
         intents: What is to be done.
+        asks: Whether the client wants to be asked in between.
+        resumes: Its first run, if this one brings the client's word.
     """
 
     run_id: str
@@ -80,6 +83,13 @@ class Turn:
     kind: Kind
     face: Face
     intents: tuple[Intent, ...]
+    asks: bool = False
+    resumes: str = ""
+
+    @property
+    def turn_id(self) -> str:
+        """The same for all its runs."""
+        return self.resumes or self.run_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +114,13 @@ class Ready:
 @dataclass(frozen=True, slots=True)
 class Answered:
     """A turn has its answer."""
+
+    run_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A turn waits for the client's word."""
 
     run_id: str
 
@@ -138,7 +155,7 @@ class Left:
 
 
 Order: TypeAlias = Turn | Recover | Leave
-Event: TypeAlias = Ready | Answered | Failed | Recovered | Left
+Event: TypeAlias = Ready | Answered | Asked | Failed | Recovered | Left
 
 
 def open_tiers(place: Place) -> Tiers:
@@ -146,9 +163,8 @@ def open_tiers(place: Place) -> Tiers:
     settings = Settings.from_url(place.url, durability="async", lag_bound_s=place.lag_bound_s)
     if place.control == "registry":
         return Plain(settings, place.primary)
-    from langgraph_valkey.tiers import StateTiers
-
     from langgraph_valkey.tier_settings import TierSettings
+    from langgraph_valkey.tiers import StateTiers
 
     told = TierSettings(
         transient=settings, primary=SecretStr(place.primary), owner_alive_s=place.owner_alive_s
@@ -322,13 +338,17 @@ class Aboard:
         self._say(Recovered(told))
 
 
-def _input(turn: Turn) -> dict[str, Any]:
-    return {"messages": [question(turn.run_id, turn.intents)]}
+def _input(turn: Turn) -> Any:
+    if turn.resumes:
+        return Command(resume="Yes.")
+    return {"messages": [question(turn.run_id, turn.intents, asks=turn.asks)]}
 
 
-def _answer(turn: Turn, found: Any) -> Answered | Failed:
+def _answer(turn: Turn, found: Any) -> Answered | Asked | Failed:
+    if found.get("__interrupt__"):
+        return Asked(turn.run_id)
     said = found["messages"][-1].text
-    if said == answer_to(turn.run_id):
+    if said == answer_to(turn.turn_id):
         return Answered(turn.run_id)
     return Failed(turn.run_id, f"WrongAnswer: {said[:100]!r}")
 

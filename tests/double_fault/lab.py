@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -13,6 +14,8 @@ from typing import Literal, TypeAlias
 from sqlalchemy import Engine, text
 
 from langgraph_valkey.local import LocalCluster
+from langgraph_valkey.local.watchdog import watchdog
+from langgraph_valkey.primary.opening import open_store
 from tests.double_fault import plain
 from tests.double_fault.bank import engine_of, open_bank
 from tests.double_fault.books import Books, PlainBooks, StoreBooks
@@ -45,26 +48,35 @@ class Lab:
         """The primary store, to be read; made by who has set it up."""
         if self.place.control == "registry":
             return PlainBooks(self.engine)
-        from langgraph_valkey.primary.sql import SqlStore
-
-        return StoreBooks(SqlStore(self.place.primary))
+        return StoreBooks(open_store(self.place.primary))
 
 
 @contextmanager
 def lab(store: Store, control: Control) -> Iterator[Lab]:
     """Start everything; end it, however this is left."""
     with (
-        tempfile.TemporaryDirectory(prefix="double-fault-") as folder,
-        _database(store, Path(folder)) as primary,
+        _folder() as folder,
+        _database(store, folder) as primary,
         _bank(primary) as engine,
         LocalCluster(
             durability="async", lag_bound_s=LAG_BOUND_S, node_timeout_ms=NODE_TIMEOUT_MS
         ) as cluster,
     ):
-        trace = Path(folder) / "trace"
+        trace = folder / "trace"
         trace.touch()
         place = Place(cluster.url, primary, str(trace), LAG_BOUND_S, OWNER_ALIVE_S, control)
         yield Lab(cluster, engine, place)
+
+
+@contextmanager
+def _folder() -> Iterator[Path]:
+    """A temporary one, which is gone even if this process is killed."""
+    with tempfile.TemporaryDirectory(prefix="double-fault-") as name:
+        watchdog.note_directory(Path(name))
+        try:
+            yield Path(name)
+        finally:
+            watchdog.forget_directory(Path(name))
 
 
 @contextmanager
@@ -90,12 +102,16 @@ def _database(store: Store, folder: Path) -> Iterator[str]:
 
         folder.chmod(0o755)  # Its program runs as a user of its own when this one is root.
         server = get_server(folder / "postgres", cleanup_mode="delete")
+    pid = server.get_pid()
+    assert pid is not None
+    os.write(watchdog.pipe(), f"run {pid}\n".encode())
     try:
         url = str(server.get_uri())
         _hasten(url)
         yield url
     finally:
         server.cleanup()
+        watchdog.forget_process(pid)
 
 
 def _hasten(url: str) -> None:

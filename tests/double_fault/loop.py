@@ -60,6 +60,9 @@ IDLE_DEADLINE_S = 45.0
 """How long turns may take to end when nothing is broken: a write is tried for 30 s."""
 
 ANSWER_DEADLINE_S = 60.0
+ROUNDS_MOST = 5
+"""How often clients may be told at the end that they are asked for their word."""
+
 AGAIN_S = 0.3
 POLL_S = 0.05
 DRAIN_S = 10.0
@@ -90,6 +93,11 @@ class Plan:
     def faces(self) -> tuple[Face, ...]:
         """By which faces turns are run."""
         return ("sync",) if self.control == "registry" else ("sync", "async")
+
+    @property
+    def asks(self) -> float:
+        """Share of turns in which the client wants to be asked."""
+        return 0.0 if self.control == "registry" else 0.25
 
 
 @dataclass(slots=True)
@@ -163,7 +171,7 @@ class _Loop:
         self._lab = lab
         self._say = say
         self._chance = random.Random(f"{plan.seed} faults")
-        self._clients = Clients(plan.seed, plan.talks, plan.faces)
+        self._clients = Clients(plan.seed, plan.talks, plan.faces, plan.asks)
         self._crews: list[Crew] = []
         self._dead: list[Crew] = []
         self._books: Books | None = None
@@ -268,8 +276,13 @@ class _Loop:
                 self.result.errors["not recovered in time"] += 1
                 break
             time.sleep(AGAIN_S)
-        self._clients.recovered()
+        self._tell_clients()
         return "; ".join(each for each in told if each) or "nothing"
+
+    def _tell_clients(self) -> None:
+        waiting = self._clients.waiting()
+        accepted = self._open_books.accepted(waiting)
+        self._clients.recovered({each: accepted.get(each, "") for each in waiting})
 
     def _recover_once(self) -> Iterator[str]:
         crews = self._clients.crews
@@ -302,8 +315,11 @@ class _Loop:
     def _finish(self) -> None:
         """Let all turns end, recover what there is, and let the crews leave."""
         self._clients.be_quiet()
-        self._await(lambda: not self._clients.under_way(), IDLE_DEADLINE_S, "idle")
-        self._say(f"at the end {self._recover(time.monotonic())}")
+        for _ in range(ROUNDS_MOST):
+            self._await(lambda: not self._clients.under_way(), IDLE_DEADLINE_S, "idle")
+            self._say(f"at the end: {self._recover(time.monotonic())}")
+            if not self._clients.under_way():
+                break
         for crew in self._crews:
             crew.tell(Leave(DRAIN_S))
         for crew in self._crews:
@@ -312,9 +328,11 @@ class _Loop:
 
     def _judge(self) -> None:
         verdict, sent = self.result.verdict, self._clients.sent
-        books, conflicts = self._open_books, self._clients.conflicts
+        books = self._open_books
         accepted = books.accepted(sent.turns)
-        turns = [turn for run_id, turn in sent.turns.items() if run_id in accepted]
+        runs = [turn for run_id, turn in sent.turns.items() if run_id in accepted]
+        turns = [turn for turn in runs if not turn.resumes]
+        conflicts = {turn.turn_id for turn in runs if turn.run_id in self._clients.conflicts}
         verdict.accepted, verdict.conflicts = len(turns), len(conflicts)
         verdict.missing_money = missing_money(self._lab.engine)
         booked = books.commits({turn.run_id: turn.thread_id for turn in turns})
