@@ -43,6 +43,7 @@ class Vitals:
         self._journal = journal
         self._shards = shards
         self._recoveries = recoveries
+        self._wanted_until_s: dict[bytes, float] = {}
 
     def shards(self) -> list[Shard]:
         """The primaries this process knows, and how each is reached."""
@@ -59,11 +60,30 @@ class Vitals:
         with self._lock:
             self._shards.verified(identity, now_s)
 
+    def want(self, identity: bytes, until_s: float) -> None:
+        """Somebody waits for its watermark, up to then, with or without a journal."""
+        with self._lock:
+            self._wanted_until_s = {
+                who: s for who, s in self._wanted_until_s.items() if s >= until_s - limits.PROBE_S
+            } | {identity: until_s}
+
+    def has_passed(self, keys: ThreadKeys, identity: bytes, seen_s: float, now_s: float) -> bool:
+        """Whether what this primary had of a thread at a time can't be lost any more."""
+        with self._lock:
+            is_current = self._shards.primary_of(keys.slot) == identity
+            return is_current and self._rule.durable_s(identity, now_s) >= seen_s
+
+    def _is_watched_for(self, identity: bytes, now_s: float) -> bool:
+        """Whether anybody wants to know what of its is durable."""
+        if self._journal.of_primary(identity).entries:
+            return True
+        return self._wanted_until_s.get(identity, NOTHING_YET) >= now_s
+
     def needs_beat(self, identity: bytes, now_s: float) -> bool:
         """Whether its watermark stands still for want of writes, or it refused the last one."""
         if self._pulse.rejecting_s(identity, now_s) is not None:
             return True
-        if self._rule.asks_replicas or not self._journal.of_primary(identity).entries:
+        if self._rule.asks_replicas or not self._is_watched_for(identity, now_s):
             return False
         return self._pulse.idle_s(identity, now_s) >= self._rule.beat_s
 
@@ -71,7 +91,7 @@ class Vitals:
         """Whether it has been silent for long, or has to tell how far its replicas are."""
         if self._rule.is_open or in_trouble:
             return True
-        if self._rule.asks_replicas and self._journal.of_primary(identity).entries:
+        if self._rule.asks_replicas and self._is_watched_for(identity, now_s):
             return True
         return self._pulse.silent_s(identity, now_s) >= limits.PROBE_S
 

@@ -1,0 +1,253 @@
+"""Letting a run begin: what is older on its thread comes first, and its input is recorded.
+
+A turn that begins on a thread which has lost its last turn would be built upon a past
+that never was. So the thread's older runs are made sure of before a new one is
+recorded, and one whose owner lives is waited for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from langgraph.checkpoint.base import CheckpointTuple
+
+from langgraph_valkey.attempts import Attempt, Parts, look, taken_over
+from langgraph_valkey.errors import ConfigurationError, ReplayIncomplete, RunInProgress
+from langgraph_valkey.faces import Face
+from langgraph_valkey.heads import Sight
+from langgraph_valkey.inputs import (
+    About,
+    about_of,
+    commands_stored,
+    context_of,
+    digest,
+    dump,
+    kept,
+    open_questions,
+)
+from langgraph_valkey.orders import Order
+from langgraph_valkey.primary.records import NewRun, Run, RunEnd
+from langgraph_valkey.redoing import BUSY, Verdict, prepare, redo, stands
+from langgraph_valkey.rerun import checkpoint_id_of, resumes
+from langgraph_valkey.turns import TURN_ID
+
+POLL_S = 0.1
+"""How often it is asked whether a run that is under way has ended."""
+
+OLDER_MOST = 1_000
+"""Older runs of one thread that are looked at: those of a day, of a busy one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Over:
+    """The run was executed before.
+
+    Attributes:
+        run: As it ended.
+    """
+
+    run: Run
+
+
+@dataclass(frozen=True, slots=True)
+class _Blocked:
+    """Something else is under way on the thread."""
+
+    run_id: str
+
+
+async def admit(parts: Parts, face: Face, order: Order) -> Attempt | Over:
+    """Let a run begin, or find that it has been executed before.
+
+    Raises:
+        RunInProgress: A run of the thread is under way; nothing was recorded.
+        ReplayIncomplete: The thread is not what the caller takes it for.
+        ConfigurationError: An older run has to be executed again, of an unknown graph.
+        ValueError: The run's id was used for something else.
+    """
+    until_s = face.link.now() + order.wait_s
+    while True:
+        blocking = order.run_id
+        if parts.owner.begin(order.run_id):
+            came: Attempt | Over | _Blocked | None = None
+            try:
+                came = await _try(parts, face, order)
+            finally:
+                if not isinstance(came, Attempt):
+                    parts.owner.end(order.run_id)
+            if not isinstance(came, _Blocked):
+                return came
+            blocking = came.run_id
+        left_s = until_s - face.link.now()
+        if left_s <= 0:
+            raise RunInProgress(
+                f"run {blocking!r} of thread {order.thread_id!r} is under way, so this one was "
+                "not recorded: call again when that has ended, or give wait_s",
+                thread_id=order.thread_id,
+                run_id=blocking,
+            )
+        await face.link.sleep(min(POLL_S, left_s))
+
+
+async def _try(parts: Parts, face: Face, order: Order) -> Attempt | Over | _Blocked:
+    await parts.owner.live(face.primary)
+    older = await face.primary.unsettled_runs(thread_id=order.thread_id, limit=OLDER_MOST)
+    ids = [run.run_id for run in older]
+    if order.run_id in ids:
+        older = older[: ids.index(order.run_id)]
+    seen = await look(face, order.thread_id)
+    blocked, lost = await _make_sure(parts, face, older, seen)
+    if blocked is not None:
+        return blocked
+    if lost and resumes(order.given) and order.run_id not in ids:
+        raise ReplayIncomplete(
+            f"thread {order.thread_id!r} had lost its last turn, which was executed again now, so "
+            "what this call answers may have been asked anew: look at the thread, and answer that",
+            thread_ids=[order.thread_id],
+        )
+    if lost:
+        seen = await look(face, order.thread_id)
+    new = _recorded(parts, face, order, seen[0])
+    started = await face.primary.start_run(new)
+    run = started.run
+    if run is None:
+        return _Blocked(next(r.run_id for r in started.before if r.state == "running"))
+    if not started.is_new:
+        return await _again(parts, face, order, run, new)
+    known_before = {each.fence for each in older}
+    if any(each.fence not in known_before and each.state == "running" for each in started.before):
+        # One that came in between, and died as fast.
+        await face.primary.end_run(run.fence, RunEnd("cancelled", "", 0))
+        return _Blocked(started.before[-1].run_id)
+    return Attempt(run, order.known, order.given, order.config, order.options)
+
+
+async def _make_sure(
+    parts: Parts, face: Face, older: Sequence[Run], seen: tuple[CheckpointTuple | None, Sight]
+) -> tuple[_Blocked | None, bool]:
+    """See to it that a thread has all of its older runs; whether one was executed again.
+
+    Raises:
+        ConfigurationError, ReplayIncomplete: One can't be executed again here.
+    """
+    lost = False
+    at = len(older)
+    while at:
+        run = older[at - 1]
+        if run.state == "ended" and await stands(parts, face, run, seen):
+            break  # Where the newest one is whole, those before it are.
+        at -= 1
+    for run in older[at:]:
+        if run.state == "running" and run.owner_alive and run.owner != parts.owner.id:
+            return _Blocked(run.run_id), lost
+        verdict = await redo(parts, face, run, parts.graphs.find(run.graph, {}))
+        if verdict == BUSY:
+            return _Blocked(run.run_id), lost
+        lost = lost or verdict.kind in ("rerun", "failed")
+        if verdict.kind == "conflict" and run.state == "running" and run.owner:
+            # Nobody executes it, and it must not keep the thread from going on.
+            await face.primary.release_run(run.fence)
+        _raise_if_stuck(run, verdict)
+    return None, lost
+
+
+def _raise_if_stuck(run: Run, verdict: Verdict) -> None:
+    what = f"run {run.run_id!r} of thread {run.thread_id!r} has to be executed again first, and"
+    if verdict.kind == "unknown":
+        raise ConfigurationError(
+            f"{what} its graph {run.graph!r} is not known here: register it, or cancel the run"
+        )
+    if verdict.kind == "left":
+        raise ReplayIncomplete(
+            f"{what} can't be now ({verdict.why}): call again, or cancel it",
+            thread_ids=[run.thread_id],
+        ) from verdict.error
+
+
+def _recorded(parts: Parts, face: Face, order: Order, found: CheckpointTuple | None) -> NewRun:
+    """What is recorded of a run.
+
+    Raises:
+        ValueError: The input is too large.
+        TypeError: It can't be serialized.
+    """
+    serde = order.known.serde
+    config, options, left_out = kept(serde, order.config, order.options)
+    about = About(
+        base=checkpoint_id_of(found) if found is not None else "",
+        asked=open_questions(serde, found.pending_writes) if found is not None else {},
+        stored=commands_stored(found.pending_writes) if found is not None else 0,
+        input_sha256=digest(serde, order.given),
+        config=config,
+        options=options,
+        left_out=left_out,
+    )
+    given = dump(serde, order.given)
+    if len(given) > face.primary.room.input_bytes_max:
+        raise ValueError(
+            f"the input of run {order.run_id!r} takes {len(given)} bytes, and the primary store "
+            f"takes at most {face.primary.room.input_bytes_max}: store it elsewhere, and give "
+            "its name"
+        )
+    turn_id = order.turn_id or (order.config.get("configurable") or {}).get(TURN_ID)
+    if turn_id is None and resumes(order.given) and found is not None:
+        turn_id = found.metadata.get(TURN_ID)
+    return NewRun(
+        run_id=order.run_id,
+        thread_id=order.thread_id,
+        turn_id=str(turn_id or order.run_id),
+        graph=order.known.name,
+        face=face.kind,
+        input=given,
+        context=context_of(serde, about),
+        owner=parts.owner.id,
+    )
+
+
+async def _again(
+    parts: Parts, face: Face, order: Order, run: Run, new: NewRun
+) -> Attempt | Over | _Blocked:
+    """Go on with a run that was recorded before."""
+    _check_same(order, run, new)
+    if run.state == "running" and run.owner_alive and run.owner != parts.owner.id:
+        return _Blocked(run.run_id)
+    if run.outcome in ("failed", "cancelled"):
+        raise ValueError(
+            f"run {run.run_id!r} has ended: it {run.outcome}. Give another run_id to try again, "
+            "and the same turn_id for what it has committed not to be done twice"
+        )
+    if run.state == "settled":
+        return Over(run)
+    came = await prepare(parts, face, run, order.known)
+    if isinstance(came, Attempt):
+        return Attempt(came.run, order.known, came.given, order.config, order.options)
+    if came == BUSY:
+        return _Blocked(run.run_id)
+    if came.kind == "fine":
+        ended = await face.primary.run(run.run_id)
+        if ended is None:
+            raise taken_over(run)
+        return Over(ended)
+    raise ReplayIncomplete(
+        f"run {run.run_id!r} can't be brought to its end: {came.why or came.kind}",
+        thread_ids=[run.thread_id],
+    ) from came.error
+
+
+def _check_same(order: Order, run: Run, new: NewRun) -> None:
+    """Raise if the run's id was used for something else."""
+    serde = order.known.serde
+    same = run.thread_id == order.thread_id and run.input_sha256 == new.input_sha256
+    if not same and run.thread_id == order.thread_id:
+        # Encryption makes another text of it each time.
+        try:
+            recorded = about_of(serde, run.context).input_sha256
+        except ValueError:
+            recorded = ""
+        same = recorded == digest(serde, order.given)
+    if not same:
+        raise ValueError(
+            f"run {run.run_id!r} was recorded before, on thread {run.thread_id!r} or with another "
+            "input: give each run an id of its own"
+        )

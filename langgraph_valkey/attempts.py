@@ -1,0 +1,260 @@
+"""One execution of a run: what it is given, and how its end is recorded.
+
+It ends in one of three ways. It comes to its end, or to an interrupt: then the thread's
+head is recorded, so that its loss can be noticed. It raises what the user's code
+raised: then the caller was told, and nobody runs it again. Or it is cut off, by an
+outage or by being cancelled: then it is given free, for whoever recovers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Collection, Mapping
+from contextlib import aclosing, suppress
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import CheckpointTuple
+from langgraph.errors import GraphBubbleUp
+
+from langgraph_valkey.errors import (
+    CorruptState,
+    ForkDetected,
+    LanggraphValkeyError,
+    OutcomeUnknown,
+    ReplayIncomplete,
+    RunTakenOver,
+    StoreFull,
+    ThreadDeleted,
+    Unreachable,
+    WriteRejected,
+)
+from langgraph_valkey.faces import Face
+from langgraph_valkey.graphs import Graphs, Known
+from langgraph_valkey.heads import Sight
+from langgraph_valkey.inputs import finished_tasks, open_questions
+from langgraph_valkey.keys import thread_keys
+from langgraph_valkey.operations import ANYONE
+from langgraph_valkey.owner import Owner
+from langgraph_valkey.primary.records import Outcome, Run, RunEnd
+from langgraph_valkey.rerun import checkpoint_id_of
+from langgraph_valkey.settling import Settling
+from langgraph_valkey.turns import config_of
+
+OUTAGES = (
+    Unreachable, WriteRejected, OutcomeUnknown, StoreFull, ReplayIncomplete, ForkDetected
+)  # fmt: skip
+"""Errors after which the run can be brought to its end later."""
+
+
+class Parts(NamedTuple):
+    """What all executions of one `Runs` share."""
+
+    owner: Owner
+    graphs: Graphs
+    settling: Settling
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """An execution that may begin.
+
+    Attributes:
+        run: The run, with the number of this attempt.
+        known: The graph.
+        given: What the graph is given.
+        config: Its config; thread, turn and attempt are put in.
+        options: Further options of ``invoke`` or ``stream``.
+    """
+
+    run: Run
+    known: Known
+    given: Any
+    config: RunnableConfig
+    options: Mapping[str, Any]
+
+
+def thread_config(thread_id: str, checkpoint_id: str = "") -> RunnableConfig:
+    """The config of a thread's head, or of one of its checkpoints."""
+    where = {"thread_id": thread_id, "checkpoint_ns": ""}
+    return {"configurable": where | ({"checkpoint_id": checkpoint_id} if checkpoint_id else {})}
+
+
+async def look(
+    face: Face, thread_id: str, checkpoint_id: str = ""
+) -> tuple[CheckpointTuple | None, Sight]:
+    """Read a thread's head, or another checkpoint; and which primary had it then."""
+    window = face.core.window
+    keys = thread_keys(face.core.prefix, thread_id)
+    before = window.primary_of(keys)
+    found = await face.get_tuple(thread_config(thread_id, checkpoint_id))
+    # Of two primaries the earlier one: that is out of date, and it is looked at again.
+    identity = window.primary_of(keys) if before == ANYONE else before
+    return found, Sight(identity, face.link.now())
+
+
+async def execute(parts: Parts, face: Face, attempt: Attempt) -> Any:
+    """Execute a run; what the graph returns.
+
+    Raises:
+        RunTakenOver: Another process has taken the run over.
+        Exception: Whatever the graph raised.
+    """
+    try:
+        config = config_of(attempt.run, attempt.config)
+        options = {**attempt.options, "durability": "sync"}
+        what = attempt.known.graph, attempt.given, config, options
+        result = await face.invoke(*what, attempt.run.face)
+        await _record(parts, face, attempt)
+    except BaseException as error:
+        await _give_up(face, attempt, error)
+        raise
+    finally:
+        parts.owner.end(attempt.run.run_id)
+    return result
+
+
+async def stream(parts: Parts, face: Face, attempt: Attempt) -> AsyncGenerator[Any, None]:
+    """Execute a run, and yield what the graph streams; see `execute`."""
+    try:
+        config = config_of(attempt.run, attempt.config)
+        options = {**attempt.options, "durability": "sync"}
+        what = attempt.known.graph, attempt.given, config, options
+        async with aclosing(face.stream(*what)) as chunks:
+            async for chunk in chunks:
+                yield chunk
+        await _record(parts, face, attempt)
+    except BaseException as error:
+        await _give_up(face, attempt, error)
+        raise
+    finally:
+        parts.owner.end(attempt.run.run_id)
+
+
+async def _record(parts: Parts, face: Face, attempt: Attempt) -> None:
+    """Record that it has come to its end, or to an interrupt."""
+    found, sight = await look(face, attempt.run.thread_id)
+    outcome: Outcome = "finished"
+    if found is not None and await _is_interrupted(face, attempt, found):
+        outcome = "interrupted"
+    await record_end(parts, face, attempt.run, outcome, found, sight)
+
+
+async def record_end(
+    parts: Parts,
+    face: Face,
+    run: Run,
+    outcome: Outcome,
+    found: CheckpointTuple | None,
+    sight: Sight,
+) -> None:
+    """Record the end of an attempt, with the thread's head; and see to it that it is settled.
+
+    Raises:
+        RunTakenOver: It is not the last attempt any more.
+    """
+    head = checkpoint_id_of(found) if found is not None else ""
+    end = RunEnd(outcome, head, len((found and found.pending_writes) or ()))
+    if not await face.primary.end_run(run.fence, end):
+        raise taken_over(run)
+    parts.settling.add(run, end.head, end.writes, sight)
+
+
+def taken_over(run: Run) -> RunTakenOver:
+    """The error for an attempt that is not the last one."""
+    return RunTakenOver(
+        f"run {run.run_id!r} was taken over by another process, which took this one for dead, and "
+        "goes on there: nothing more is done here",
+        run_id=run.run_id,
+    )
+
+
+async def _is_interrupted(face: Face, attempt: Attempt, found: CheckpointTuple) -> bool:
+    if open_questions(attempt.known.serde, found.pending_writes):
+        return True
+    if not any(breakpoints(attempt.known, attempt.options)):
+        return False
+    state = await face.state(attempt.known.graph, thread_config(attempt.run.thread_id))
+    return bool(state.tasks)
+
+
+async def _give_up(face: Face, attempt: Attempt, error: BaseException) -> None:
+    """Record that it was cut off, or failed."""
+    run = attempt.run
+    if isinstance(error, RunTakenOver):
+        return
+    cut_off = not isinstance(error, Exception) or isinstance(error, (*OUTAGES, GraphBubbleUp))
+    outcome: Outcome = "cancelled" if isinstance(error, ThreadDeleted) else "failed"
+    step = (
+        face.primary.release_run(run.fence)
+        if cut_off
+        else face.primary.end_run(run.fence, RunEnd(outcome, "", 0))
+    )
+    recorded = False
+    with suppress(LanggraphValkeyError):
+        await face.undisturbed(step)
+        recorded = True
+    if cut_off or not recorded:
+        error.add_note(
+            f"run {run.run_id!r} of thread {run.thread_id!r} is recorded, and recover() will bring "
+            "it to its end; so does the same call with this run_id"
+        )
+
+
+def breakpoints(known: Known, options: Mapping[str, Any]) -> tuple[Any, Any]:
+    """Before, and after, which nodes a graph stops: names, or "*" for all."""
+    graph = known.graph
+    return (
+        options.get("interrupt_before") or graph.interrupt_before_nodes,
+        options.get("interrupt_after") or graph.interrupt_after_nodes,
+    )
+
+
+async def at_rest(
+    face: Face, known: Known, run: Run, options: Mapping[str, Any], found: CheckpointTuple
+) -> Outcome:
+    """As what a run has ended whose thread is where this head is; "" if it has not."""
+    state = await face.state(known.graph, thread_config(run.thread_id))
+    if not state.tasks:
+        return "finished"
+    finished = finished_tasks(found.pending_writes or [])
+    waiting = [task for task in state.tasks if task.id not in finished]
+    if waiting and all(task.interrupts for task in waiting):
+        return "interrupted"
+    before, after = breakpoints(known, options)
+    if not (before or after) or not _has_news(found):
+        return ""
+    names = {task.name for task in state.tasks}
+    if _meets(before, names):
+        return "interrupted"
+    if after and found.metadata.get("source") == "loop" and found.parent_config is not None:
+        parent = await face.get_tuple(found.parent_config)
+        if _meets(after, _executed(found, parent)):
+            return "interrupted"
+    return ""
+
+
+def _has_news(found: CheckpointTuple) -> bool:
+    """Whether anything has changed since the graph last stopped at a breakpoint."""
+    seen = found.checkpoint["versions_seen"].get("__interrupt__", {})
+    return any(
+        channel not in seen or str(version) > str(seen[channel])
+        for channel, version in found.checkpoint["channel_versions"].items()
+    )
+
+
+def _executed(found: CheckpointTuple, parent: CheckpointTuple | None) -> set[str]:
+    """The nodes that made this checkpoint of its parent."""
+    before = parent.checkpoint["versions_seen"] if parent is not None else {}
+    seen = found.checkpoint["versions_seen"]
+    return {node for node in seen if seen[node] != before.get(node)} - {"__interrupt__"}
+
+
+def _meets(stops: Any, names: Collection[str]) -> bool:
+    shown = {name for name in names if not name.startswith("__")}
+    return bool(shown) if stops == "*" else bool(shown.intersection(stops or ()))
+
+
+def is_trouble(error: BaseException) -> bool:
+    """Whether this is an error of ours, and not of the user's code."""
+    return isinstance(error, (*OUTAGES, CorruptState))

@@ -1,0 +1,223 @@
+"""Graph, saver and primary store behind one port, on both faces.
+
+What `Runs` decides is written once, as `async` code over a `Face`. The blocking one
+calls ``graph.invoke`` and its like directly and never suspends, so `link.finish` runs
+that code with no event loop; the async one awaits ``graph.ainvoke``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing, closing
+from typing import Any, Literal, Protocol, TypeVar
+
+import anyio
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import CheckpointTuple
+
+from langgraph_valkey.checkpoints import Checkpoints
+from langgraph_valkey.link import Link, finish
+from langgraph_valkey.primary.contract import Primary, PrimaryStore
+from langgraph_valkey.saver import ValkeySaver
+
+T = TypeVar("T")
+
+LEAVING_S = 5.0
+"""How long a cancelled run has to tell the registry so, in seconds."""
+
+
+class Face(Protocol):
+    """One face of all that a run needs.
+
+    Attributes:
+        kind: Which one.
+        primary: That face of the primary store.
+        link: That link of the saver.
+    """
+
+    kind: Literal["sync", "async"]
+    primary: Primary
+    link: Link
+
+    @property
+    def core(self) -> Checkpoints:
+        """The saver's logic."""
+        ...
+
+    async def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
+        """See `BaseCheckpointSaver.get_tuple`."""
+        ...
+
+    async def put_writes(
+        self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str
+    ) -> None:
+        """See `BaseCheckpointSaver.put_writes`."""
+        ...
+
+    async def state(self, graph: Any, config: RunnableConfig) -> Any:
+        """The graph's `StateSnapshot` of a thread."""
+        ...
+
+    async def invoke(
+        self, graph: Any, given: Any, config: RunnableConfig, options: Mapping[str, Any], kind: str
+    ) -> Any:
+        """Execute a graph; `kind` is the face by which its run was started."""
+        ...
+
+    def stream(
+        self, graph: Any, given: Any, config: RunnableConfig, options: Mapping[str, Any]
+    ) -> AsyncGenerator[Any, None]:
+        """Execute a graph, and yield what it streams."""
+        ...
+
+    async def undisturbed(self, step: Coroutine[Any, Any, T]) -> T | None:
+        """Await something though this is being cancelled; None if it takes too long."""
+        ...
+
+    async def side_by_side(
+        self, jobs: Sequence[Callable[[], Coroutine[Any, Any, T]]], most: int
+    ) -> list[T]:
+        """Do several things, at most so many at once; what came of each, in order."""
+        ...
+
+
+class BlockingFace:
+    """The blocking face; see `Face`."""
+
+    kind: Literal["sync", "async"] = "sync"
+
+    def __init__(self, saver: ValkeySaver, store: PrimaryStore) -> None:
+        self._saver = saver
+        self.primary = store.blocking
+        self.link: Link = saver._blocking  # noqa: SLF001
+
+    @property
+    def core(self) -> Checkpoints:
+        """See `Face`."""
+        return self._saver._core  # noqa: SLF001
+
+    async def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
+        """See `Face`."""
+        return self._saver.get_tuple(config)
+
+    async def put_writes(
+        self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str
+    ) -> None:
+        """See `Face`."""
+        self._saver.put_writes(config, writes, task_id)
+
+    async def state(self, graph: Any, config: RunnableConfig) -> Any:
+        """See `Face`."""
+        return graph.get_state(config)
+
+    async def invoke(
+        self, graph: Any, given: Any, config: RunnableConfig, options: Mapping[str, Any], kind: str
+    ) -> Any:
+        """See `Face`; a run that was started by the async face gets an event loop."""
+        if kind == "sync":
+            return graph.invoke(given, config, **options)
+        return _in_a_loop(lambda: graph.ainvoke(given, config, **options))
+
+    async def stream(
+        self, graph: Any, given: Any, config: RunnableConfig, options: Mapping[str, Any]
+    ) -> AsyncGenerator[Any, None]:
+        """See `Face`."""
+        with closing(graph.stream(given, config, **options)) as chunks:
+            for chunk in chunks:
+                yield chunk
+
+    async def undisturbed(self, step: Coroutine[Any, Any, T]) -> T | None:
+        """See `Face`."""
+        return await step
+
+    async def side_by_side(
+        self, jobs: Sequence[Callable[[], Coroutine[Any, Any, T]]], most: int
+    ) -> list[T]:
+        """See `Face`: in threads, if there is more than one thing to do."""
+        if len(jobs) < 2:
+            return [finish(job()) for job in jobs]
+        with ThreadPoolExecutor(most, "langgraph-valkey-runs") as pool:
+            return list(pool.map(lambda job: finish(job()), jobs))
+
+
+class LoopFace:
+    """The async face; see `Face`."""
+
+    kind: Literal["sync", "async"] = "async"
+
+    def __init__(self, saver: ValkeySaver, store: PrimaryStore) -> None:
+        self._saver = saver
+        self.primary = store.loops
+        self.link: Link = saver._loops  # noqa: SLF001
+
+    @property
+    def core(self) -> Checkpoints:
+        """See `Face`."""
+        return self._saver._core  # noqa: SLF001
+
+    async def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
+        """See `Face`."""
+        return await self._saver.aget_tuple(config)
+
+    async def put_writes(
+        self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str
+    ) -> None:
+        """See `Face`."""
+        await self._saver.aput_writes(config, writes, task_id)
+
+    async def state(self, graph: Any, config: RunnableConfig) -> Any:
+        """See `Face`."""
+        return await graph.aget_state(config)
+
+    async def invoke(
+        self, graph: Any, given: Any, config: RunnableConfig, options: Mapping[str, Any], kind: str
+    ) -> Any:
+        """See `Face`; graphs of blocking nodes run on this face, too."""
+        del kind
+        return await graph.ainvoke(given, config, **options)
+
+    async def stream(
+        self, graph: Any, given: Any, config: RunnableConfig, options: Mapping[str, Any]
+    ) -> AsyncGenerator[Any, None]:
+        """See `Face`."""
+        async with aclosing(graph.astream(given, config, **options)) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
+    async def undisturbed(self, step: Coroutine[Any, Any, T]) -> T | None:
+        """See `Face`."""
+        with anyio.move_on_after(LEAVING_S, shield=True):
+            return await step
+        return None
+
+    async def side_by_side(
+        self, jobs: Sequence[Callable[[], Coroutine[Any, Any, T]]], most: int
+    ) -> list[T]:
+        """See `Face`: in tasks."""
+        done: dict[int, T] = {}
+        room = anyio.Semaphore(most)
+
+        async def work(at: int) -> None:
+            async with room:
+                done[at] = await jobs[at]()
+
+        async with anyio.create_task_group() as tasks:
+            for at in range(len(jobs)):
+                tasks.start_soon(work, at)
+        return [done[at] for at in range(len(jobs))]
+
+
+def _in_a_loop(begin: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Run a coroutine in an event loop of its own, in another thread if one runs here."""
+
+    async def whole() -> T:
+        return await begin()
+
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(whole())
+    with ThreadPoolExecutor(1, "langgraph-valkey-runs") as pool:
+        return pool.submit(asyncio.run, whole()).result()

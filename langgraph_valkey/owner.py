@@ -1,0 +1,84 @@
+"""The process as the registry knows it: the owner of the runs it executes.
+
+It says that it lives, for a while at a time. Once it has fallen silent for longer than
+it said, others may take its runs over; if it was only slow, the fence keeps what it
+then commits out.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+
+from langgraph_valkey.fork import renew_after_fork
+from langgraph_valkey.primary.contract import Primary
+
+BEATS = 3
+"""How often it says so in the time for which it is believed: one may fail."""
+
+
+class Owner:
+    """One process that executes runs.
+
+    Args:
+        alive_s: For how long it is believed to live after it said so.
+
+    Attributes:
+        id: As what the registry knows it; another one after a fork.
+    """
+
+    def __init__(self, alive_s: float) -> None:
+        self.alive_s = alive_s
+        self.after_fork()
+        renew_after_fork(self)
+
+    def after_fork(self) -> None:
+        """Begin anew: the parent goes on under its own name."""
+        self.id = os.urandom(12).hex()
+        self._lock = threading.Lock()
+        self._active: set[str] = set()
+        self._said_s: float | None = None
+
+    @property
+    def active(self) -> tuple[str, ...]:
+        """The runs that are executed here now."""
+        with self._lock:
+            return tuple(self._active)
+
+    def begin(self, run_id: str) -> bool:
+        """A run is about to be executed here; False if it is already."""
+        with self._lock:
+            if run_id in self._active:
+                return False
+            self._active.add(run_id)
+            return True
+
+    def end(self, run_id: str) -> None:
+        """It is not executed here any more."""
+        with self._lock:
+            self._active.discard(run_id)
+
+    @property
+    def silent_s(self) -> float | None:
+        """How long ago it said that it lives; None if it never did."""
+        return None if self._said_s is None else time.monotonic() - self._said_s
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it is time to say it again."""
+        silent_s = self.silent_s
+        return silent_s is None or silent_s >= self.alive_s / BEATS
+
+    async def live(self, primary: Primary) -> None:
+        """Say that it lives, if that is due."""
+        if self.is_due:
+            said_s = time.monotonic()
+            await primary.alive(self.id, self.alive_s)
+            self._said_s = said_s
+
+    async def leave(self, primary: Primary) -> None:
+        """Say that it leaves, if it ever said that it lives."""
+        if self._said_s is not None:
+            self._said_s = None
+            await primary.alive(self.id, 0.0)

@@ -1,0 +1,234 @@
+"""Bringing one run to its end: judge it, take it over, and execute what is left.
+
+A run is judged before it is taken over, so that what needs nothing, or must not be
+touched, is not; and judged again after, since only then nobody else moves it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables.config import merge_configs
+from langgraph.checkpoint.base import CheckpointTuple
+from langgraph.checkpoint.serde.types import RESUME
+from langgraph.types import Command
+
+from langgraph_valkey.attempts import (
+    Attempt,
+    Parts,
+    at_rest,
+    execute,
+    is_trouble,
+    look,
+    record_end,
+    thread_config,
+)
+from langgraph_valkey.errors import LanggraphValkeyError, RunTakenOver
+from langgraph_valkey.faces import Face
+from langgraph_valkey.graphs import Known
+from langgraph_valkey.heads import Sight
+from langgraph_valkey.inputs import NULL_TASK, About, about_of, load
+from langgraph_valkey.primary.records import Receipt, Run, RunEnd
+from langgraph_valkey.receipts_note import by_message
+from langgraph_valkey.rerun import Head, Plan, checkpoint_id_of, head_of, plan, run_id_of
+
+_log = logging.getLogger("langgraph_valkey")
+
+Kind = Literal["fine", "rerun", "conflict", "failed", "left", "busy", "unknown", "deleted"]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What came of a run.
+
+    Attributes:
+        kind: "fine", "rerun", "conflict", "busy", "unknown" and "deleted" are as of
+            `RunsReport`; "failed" raised, and has ended; "left" could not be tried.
+        why: In one sentence, where it is trouble.
+        error: What was raised, if that is what it was.
+    """
+
+    kind: Kind
+    why: str = ""
+    error: Exception | None = None
+
+
+BUSY = Verdict("busy")
+FINE = Verdict("fine")
+
+
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """A run with what was recorded of it."""
+
+    run: Run
+    known: Known
+    about: About
+    given: Any
+
+
+async def redo(parts: Parts, face: Face, run: Run, known: Known | None) -> Verdict:
+    """Bring a run to its end, if that is not where it is.
+
+    Args:
+        parts: Those of this process.
+        face: Over which.
+        run: The run; its owner is gone, or is this process.
+        known: Its graph; None if that is not known.
+
+    Raises:
+        Unreachable, OutcomeUnknown: It can't be judged now.
+    """
+    if not parts.owner.begin(run.run_id):
+        return BUSY
+    try:
+        came = await prepare(parts, face, run, known)
+    except BaseException:
+        parts.owner.end(run.run_id)
+        raise
+    if isinstance(came, Verdict):
+        parts.owner.end(run.run_id)
+        return came
+    try:
+        await execute(parts, face, came)
+    except RunTakenOver:
+        return BUSY
+    except Exception as error:  # noqa: BLE001 - it is the user's, and is reported
+        if is_trouble(error):
+            return Verdict("left", f"it was cut off: {type(error).__name__}", error)
+        return Verdict("failed", f"it raised {type(error).__name__}", error)
+    return Verdict("rerun")
+
+
+async def prepare(parts: Parts, face: Face, run: Run, known: Known | None) -> Attempt | Verdict:
+    """Judge a run, and take it over if something is left to be executed.
+
+    Args: See `redo`; the caller has begun the run with its owner.
+    """
+    if run.state != "running" and await stands(parts, face, run):
+        return FINE
+    if known is None:
+        return Verdict("unknown", f"its graph {run.graph!r} is not known here: register it")
+    try:
+        about, given = about_of(known.serde, run.context), load(known.serde, run.input)
+    except ValueError as error:
+        return Verdict("left", "its input can't be deserialized here", error)
+    missing = [name for name in about.left_out if not _has(known.config, name)]
+    if missing:
+        names = ", ".join(missing)
+        return Verdict(
+            "left", f"its config held what can't be kept ({names}): give it to register(config=...)"
+        )
+    case = _Case(run, known, about, given)
+    judged, _ = await _judge(face, case)
+    if judged.conflict:
+        return Verdict("conflict", judged.conflict)
+    taken = await face.primary.claim_run(run.fence, parts.owner.id)
+    if taken is None:
+        return BUSY
+    try:
+        return await _taken_over(parts, face, replace(case, run=taken))
+    except BaseException:
+        with suppress(LanggraphValkeyError):
+            await face.undisturbed(face.primary.release_run(taken.fence))
+        raise
+
+
+async def stands(
+    parts: Parts, face: Face, run: Run, seen: tuple[CheckpointTuple | None, Sight] | None = None
+) -> bool:
+    """Whether the last checkpoint of a run that has ended is in its thread.
+
+    Args:
+        parts: Those of this process; the run is then waited for to be settled.
+        face: Over which.
+        run: The run.
+        seen: The thread's head, if it was just read.
+    """
+    found, sight = seen or await look(face, run.thread_id)
+    if run.head and (found is None or checkpoint_id_of(found) != run.head):
+        found, sight = await look(face, run.thread_id, run.head)
+        if found is None:
+            return False
+    elif found is not None and len(found.pending_writes or ()) < run.writes:
+        return False
+    if run.state == "ended":
+        parts.settling.add(run, run.head, run.writes, sight)
+    return True
+
+
+async def _taken_over(parts: Parts, face: Face, case: _Case) -> Attempt | Verdict:
+    run = case.run
+    judged, found = await _judge(face, case)
+    if judged.conflict:
+        await face.primary.release_run(run.fence)
+        return Verdict("conflict", judged.conflict)
+    grave = await face.primary.tombstone(run.thread_id)
+    if grave is not None and grave.buried_s >= run.started_s:
+        await face.primary.end_run(run.fence, RunEnd("cancelled", "", 0))
+        return Verdict("deleted")
+    options = case.about.options
+    if judged.midway and found is not None and judged.input is None:
+        outcome = await at_rest(face, case.known, run, options, found)
+        if outcome:
+            found, sight = await look(face, run.thread_id)
+            await record_end(parts, face, run, outcome, found, sight)
+            return FINE
+    if judged.wipe and found is not None:
+        # None is no answer; LangGraph takes the newest one that stands there.
+        await face.put_writes(found.config, [(RESUME, None)], NULL_TASK)
+    given = judged.input
+    receipts = await face.primary.receipts(run.thread_id, run.turn_id)
+    if receipts:
+        given = await _told(face, case, judged, receipts)
+    _log.info("run %r of thread %r is executed again", run.run_id, run.thread_id)
+    return Attempt(run, case.known, given, _config(case), options)
+
+
+async def _judge(face: Face, case: _Case) -> tuple[Plan, CheckpointTuple | None]:
+    found, _ = await look(face, case.run.thread_id)
+    head: Head | None = None
+    if found is not None:
+        number = None
+        made_by = run_id_of(found)
+        if made_by and made_by != case.run.run_id:
+            maker = await face.primary.run(made_by)
+            if maker is not None and maker.thread_id == case.run.thread_id:
+                number = maker.number
+        head = head_of(found, case.known.serde, number)
+    return plan(case.run.run_id, case.run.number, case.about, case.given, head), found
+
+
+async def _told(face: Face, case: _Case, judged: Plan, receipts: list[Receipt]) -> Any:
+    """What the graph is given, with what its turn has committed."""
+    run, known, given = case.run, case.known, judged.input
+    state = await face.state(known.graph, thread_config(run.thread_id))
+    values: Mapping[str, Any] = state.values if isinstance(state.values, dict) else {}
+    goes_on = given is None or isinstance(given, Command)
+    about = None if goes_on else given, receipts, values
+    if known.with_receipts is not None:
+        told = known.with_receipts(*about)
+    else:
+        told = by_message(known.graph, run, *about)
+    if not goes_on or told is None:
+        return given if goes_on else told
+    if given is None:
+        return Command(update=told)
+    added = [*given._update_as_tuples(), *Command(update=told)._update_as_tuples()]  # noqa: SLF001
+    return replace(given, update=added)
+
+
+def _config(case: _Case) -> RunnableConfig:
+    kept: RunnableConfig = {**case.about.config}  # type: ignore[typeddict-item]
+    return merge_configs(kept, case.known.config) if case.known.config else kept
+
+
+def _has(config: RunnableConfig | None, name: str) -> bool:
+    folder, _, within = name.rpartition(".")
+    held: Any = (config or {}).get(folder, {}) if folder else config or {}
+    return within in held
