@@ -21,6 +21,9 @@ class Preparation:
     Args:
         blocking: Does it on the blocking face; never suspends.
         loops: Does it on the async face.
+
+    Attributes:
+        is_done: Whether it was done.
     """
 
     def __init__(
@@ -28,7 +31,7 @@ class Preparation:
     ) -> None:
         self._blocking = blocking
         self._loops = loops
-        self._is_done = False
+        self.is_done = False
 
     async def blocking(self) -> None:
         """Have it done."""
@@ -39,9 +42,9 @@ class Preparation:
         await self._do(self._loops)
 
     async def _do(self, prepare: Callable[[], Awaitable[None]]) -> None:
-        if not self._is_done:
+        if not self.is_done:
             await prepare()
-            self._is_done = True
+            self.is_done = True
 
 
 class Prepared:

@@ -7,7 +7,7 @@ transient     any: losses are replayed     nothing; see below
 coordination  sync                         at most what has an end (``volatile-...``):
                                            a counter of tokens has none
 cache         any                          anything (``allkeys-...``), else it fills up
-a tier that   sync                         nothing
+a tier that   sync                         nothing (its saver looks at that by itself)
 is on Valkey
 ============  ===========================  ==========================================
 
@@ -27,17 +27,25 @@ hides its policy (``INFO`` forbidden) is taken to be set up right.
 from __future__ import annotations
 
 import logging
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from langgraph.checkpoint.base import BaseCheckpointSaver
 
 from langgraph_valkey.aws import ElastiCache
-from langgraph_valkey.errors import ConfigurationError, LanggraphValkeyError
-from langgraph_valkey.link import Link
+from langgraph_valkey.errors import (
+    ConfigurationError,
+    LanggraphValkeyError,
+    OutcomeUnknown,
+    Unreachable,
+)
+from langgraph_valkey.glide.link import BlockingLink
+from langgraph_valkey.link import Link, finish
 from langgraph_valkey.loss_window.report import Durability
 from langgraph_valkey.operations.leases import policy
 from langgraph_valkey.saver import ValkeySaver
 from langgraph_valkey.settings import Settings
+from langgraph_valkey.tier_settings import TierSettings
 
 _log = logging.getLogger("langgraph_valkey")
 
@@ -55,6 +63,47 @@ class Finding(NamedTuple):
 
     text: str
     is_harmless: bool = False
+
+
+def check(
+    settings: TierSettings,
+    tier: BaseCheckpointSaver[Any] | None,
+    transient: Link,
+    coordination: Link | None,
+    *,
+    must_answer: bool,
+) -> None:
+    """Look at all clusters; blocks, for seconds at worst.
+
+    Args:
+        settings: Where they are.
+        tier: Where boundary checkpoints go, if anywhere.
+        transient: Blocking link to the cluster for checkpoints.
+        coordination: Likewise for locks, if there is such a cluster.
+        must_answer: Whether one that does not answer is an error: an outage of one
+            cluster must not stop what does not need it.
+
+    Raises:
+        ConfigurationError: One is not fit for its role.
+        Unreachable: AWS did not tell, or a cluster does not answer that must.
+    """
+    findings = durability_findings(settings.coordination, tier, settings.transient)
+
+    def look(link: Link, at: Settings, judged: Callable[[str], list[Finding]]) -> None:
+        try:
+            findings.extend(judged(finish(policy_of(link, at))))
+        except (Unreachable, OutcomeUnknown) as error:
+            if must_answer:
+                raise
+            text = f"what {at.addresses[0][0]} may evict is not known ({type(error).__name__})"
+            findings.append(Finding(text, is_harmless=True))
+
+    look(transient, settings.transient, lambda found: transient_findings(settings.transient, found))
+    if coordination is not None and settings.coordination is not None:
+        look(coordination, settings.coordination, coordination_findings)
+    if settings.cache is not None:
+        findings += _cache_findings(settings.cache)
+    judge(findings, allow_unsafe=settings.allow_unsafe)
 
 
 def judge(findings: list[Finding], *, allow_unsafe: bool) -> None:
@@ -99,7 +148,7 @@ def _is_memorydb(settings: Settings) -> bool:
 
 def durability_findings(
     coordination: Settings | None,
-    tier: BaseCheckpointSaver[str] | None,
+    tier: BaseCheckpointSaver[Any] | None,
     transient: Settings,
 ) -> list[Finding]:
     """What is wrong with the clusters whose acknowledged writes must not be lost. May block.
@@ -210,10 +259,13 @@ def cache_findings(evicts: str) -> list[Finding]:
     return [Finding(text, is_harmless=True)]
 
 
-async def cache_unknown(link: Link, settings: Settings) -> list[Finding]:
-    """What is wrong with the cache cluster, if it can be asked: a cache may be away."""
+def _cache_findings(settings: Settings) -> list[Finding]:
+    """What is wrong with the cache cluster, if it answers: it may be away."""
+    link = BlockingLink(settings)
     try:
-        return cache_findings(await policy_of(link, settings))
+        return cache_findings(finish(policy_of(link, settings)))
     except LanggraphValkeyError as error:
         text = f"the cache cluster could not be looked at ({type(error).__name__})"
         return [Finding(text, is_harmless=True)]
+    finally:
+        link.close()
