@@ -15,11 +15,13 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from contextlib import contextmanager, suppress
+from typing import Any, TypeAlias
 from unittest import mock
 
 from boto3.session import Session
+from botocore.config import Config
+from botocore.exceptions import ClientError, ReadTimeoutError
 from moto.dynamodb.models import DynamoDBBackend
 from moto.dynamodb.models.dynamo_type import DynamoType
 from moto.dynamodb.models.table import Table
@@ -70,7 +72,7 @@ def _transact(backend: DynamoDBBackend, transact_items: list[dict[str, Any]]) ->
     except Exception:
         for table, places, item in kept:
             if item is None:
-                table.delete_item(*places)
+                table.delete_item(*places, *([None] * (2 - len(places))))
             elif len(places) == 1:
                 table.items[places[0]] = item
             else:
@@ -120,3 +122,66 @@ def new_store(address: str, **arguments: Any) -> DynamoStore:
     """A store in a table of its own, to be set up; clocks are those of one machine."""
     given = {"patience_s": 2.0, "skew_s": 0.0, "session": made_up_session(), **arguments}
     return DynamoStore(new_table(), endpoint_url=address, **given)
+
+
+class Wire:
+    """A client between which and the server things happen, as planned by a test.
+
+    Args:
+        client: The client.
+
+    Attributes:
+        plan: What happens to the next calls: by the name of the method, functions that
+            get the call, to make or not, and its parameters; each is used once.
+        sent: Names and parameters of all calls, in their order.
+        always: The same as `plan`, for each call that nothing else is planned for.
+    """
+
+    def __init__(self, client: Any) -> None:
+        self.meta = client.meta
+        self.plan: dict[str, list[Happening]] = {}
+        self.always: dict[str, Happening] = {}
+        self.sent: list[tuple[str, dict[str, Any]]] = []
+        self._client = client
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        def call(**parameters: Any) -> Any:
+            self.sent.append((name, dict(parameters)))
+            planned = self.plan.get(name) or [self.always.get(name, _nothing_happens)]
+            return planned.pop(0)(getattr(self._client, name), parameters)
+
+        return call
+
+
+Happening: TypeAlias = Callable[[Callable[..., Any], dict[str, Any]], Any]
+
+
+def _nothing_happens(call: Callable[..., Any], parameters: dict[str, Any]) -> Any:
+    return call(**parameters)
+
+
+def answer_lost(call: Callable[..., Any], parameters: dict[str, Any]) -> Any:
+    """It arrives and is done; the answer does not arrive."""
+    with suppress(ClientError):
+        call(**parameters)
+    raise ReadTimeoutError(endpoint_url="http://127.0.0.1")
+
+
+def refused(code: str, *reasons: str, status: int = 400) -> Happening:
+    """It is refused with this code, and these reasons of a cancelled transaction."""
+
+    def happen(call: Callable[..., Any], parameters: dict[str, Any]) -> Any:
+        response: Any = {
+            "Error": {"Code": code, "Message": "made up"},
+            "ResponseMetadata": {"HTTPStatusCode": status},
+            "CancellationReasons": [{"Code": reason} for reason in reasons],
+        }
+        raise ClientError(response, call.__name__)
+
+    return happen
+
+
+def made_up_client(address: str, **arguments: Any) -> Any:
+    """A boto3 client that sends each request once."""
+    config = Config(retries={"total_max_attempts": 1, "mode": "standard"}, **arguments)
+    return made_up_session().client("dynamodb", endpoint_url=address, config=config)

@@ -92,6 +92,9 @@ class DynamoStore:
         patience_s: For how long a request that fails is sent again.
         skew_s: By how much clocks of machines may differ.
 
+    Raises:
+        ConfigurationError: boto3 is not installed.
+
     Attributes:
         table: As given.
         blocking: The blocking face: its coroutines never suspend.

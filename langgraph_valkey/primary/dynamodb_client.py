@@ -36,6 +36,9 @@ class Client:
         given: A client to use instead; it is not closed, and not renewed in a child.
         session: The boto3 session to make it from.
         **arguments: For the session's `client`: `region_name`, `endpoint_url`.
+
+    Raises:
+        ConfigurationError: boto3 is not installed.
     """
 
     def __init__(self, given: Any, session: Any, **arguments: Any) -> None:
@@ -44,6 +47,8 @@ class Client:
         self._arguments = arguments
         self._own: Any = None
         self._lock = threading.Lock()
+        if given is None:
+            _check_installed()
         renew_after_fork(self)
 
     @property
@@ -58,7 +63,7 @@ class Client:
         """The client.
 
         Raises:
-            ConfigurationError: boto3 is not installed, or knows no region.
+            ConfigurationError: boto3 knows no region, or can't use what it was given.
         """
         if self._given is not None:
             return self._given
@@ -84,15 +89,20 @@ class Client:
         self._own = None
 
 
-def _opened(session: Any, arguments: dict[str, Any]) -> Any:
+def _check_installed() -> None:
     try:
-        from boto3.session import Session
-        from botocore.config import Config
-        from botocore.exceptions import BotoCoreError
+        import boto3.session  # noqa: F401
     except ImportError as error:
         raise ConfigurationError(
             "DynamoDB needs the `aws` extra: pip install 'langgraph-valkey[aws]'"
         ) from error
+
+
+def _opened(session: Any, arguments: dict[str, Any]) -> Any:
+    from boto3.session import Session
+    from botocore.config import Config
+    from botocore.exceptions import BotoCoreError
+
     config = Config(
         connect_timeout=CONNECT_TIMEOUT_S,
         read_timeout=READ_TIMEOUT_S,

@@ -111,13 +111,12 @@ class Commits(Part):
         if request.fence is not None:
             keys.append(key_of("run", request.fence.run_id))
         rows = {row["sk"]["S"]: row for row in await self._table.get_each(keys)}
-        receipt = receipt_of(rows["commit"], by) if "commit" in rows else None
-        if receipt is not None and not receipt.replayed:
-            return receipt
+        if "commit" in rows:
+            return receipt_of(rows["commit"], by)
         run = plain(rows.get("run", {}))
         if request.fence is not None and run.get("attempt") != request.fence.attempt:
             raise _taken_over(request.fence)
-        return receipt
+        return None
 
     async def _asked(self, request: CommitRequest, fn: Callable[..., Any]) -> Items:
         """What the caller's function returns."""
@@ -134,14 +133,10 @@ class Commits(Part):
         self, request: CommitRequest, draft: _Draft, cancelled: Cancelled
     ) -> Receipt:
         """What to return, or raise, for a transaction that was cancelled."""
-        old = cancelled.old(0)
-        receipt = receipt_of(old, draft.by) if old else None
-        if receipt is not None and not receipt.replayed:
-            return receipt
+        if cancelled.failed(0):
+            return receipt_of(cancelled.old(0), draft.by)
         if request.fence is not None and cancelled.failed(draft.places.get("fence")):
             raise _taken_over(request.fence)
-        if receipt is not None:
-            return receipt
         if cancelled.failed(draft.places.get("turn")):
             raise ValueError(
                 f"the turn has {TURN_COMMITS_MOST} commits, and no more are kept: begin another "

@@ -13,7 +13,6 @@ from langgraph_valkey.primary.dynamodb_items import (
     digest_in,
     in_list,
     key_of,
-    nonce,
     number,
     place_of,
     plain,
@@ -26,48 +25,62 @@ from langgraph_valkey.primary.dynamodb_table import Part
 from langgraph_valkey.primary.records import Lease, Tombstone
 
 _HELD = "#token = :token AND #holder = :holder"
-_HELD_STILL = f"{_HELD} AND #until > :zero"
+_IN_TIME = f"{_HELD} AND #until > :now"
+_NOT_RETURNED = f"{_HELD} AND #until > :zero"
+_FREE = (
+    "attribute_not_exists(#pk) OR (#until <= :over AND NOT (#until = :zero AND #holder = :holder))"
+)
 
 
 class Leases(Part):
     """The leases of a store; see `contract.Primary`."""
 
     async def acquire(self, name: str, holder: str, ttl_s: float) -> Lease | None:
-        """Get a lease, if nobody holds it; its token is higher than all before."""
-        by, now = nonce(), self._table.now()
+        """Get a lease, if nobody holds it, or get it again.
+
+        Its token is higher than all before. Who asks by the same name while he holds it
+        gets what he has; once he has given it back, that name is used up.
+        """
+        now = self._table.now()
         values = {
             "holder": text(holder),
             "until": number(now + ttl_s),
             "over": number(now - self._table.skew_s),
             "zero": number(0),
             "one": number(1),
-            "by": word(by),
         }
         try:
             row = await self._table.update(
                 key_of("lease", name),
                 values,
-                "SET #holder = :holder, #until = :until, #by = :by, "
+                "SET #holder = :holder, #until = :until, "
                 "#token = if_not_exists(#token, :zero) + :one",
-                "attribute_not_exists(#pk) OR #until <= :over",
+                _FREE,
             )
         except Refused as refused:
             row = refused.old
-            if row["by"]["S"] != by:  # Else it was got by a try whose answer was lost.
+            if row["holder"] != text(holder):
                 return None
+            again = Lease(name, plain(row)["token"], ttl_s)
+            return again if await self._hold(again, holder, _NOT_RETURNED) else None
         return Lease(name, plain(row)["token"], ttl_s)
 
     async def renew(self, lease: Lease, holder: str) -> bool:
         """Hold it on for its time; False if it was lost."""
+        return await self._hold(lease, holder, _IN_TIME)
+
+    async def _hold(self, lease: Lease, holder: str, condition: str) -> bool:
+        now = self._table.now()
         values = {
             "token": number(lease.token),
             "holder": text(holder),
-            "until": number(self._table.now() + lease.ttl_s),
+            "until": number(now + lease.ttl_s),
+            "now": number(now),
             "zero": number(0),
         }
         try:
             await self._table.update(
-                key_of("lease", lease.name), values, "SET #until = :until", _HELD_STILL
+                key_of("lease", lease.name), values, "SET #until = :until", condition
             )
         except Refused:
             return False
