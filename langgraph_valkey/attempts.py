@@ -32,7 +32,7 @@ from langgraph_valkey.errors import (
 from langgraph_valkey.faces import Face
 from langgraph_valkey.graphs import Graphs, Known
 from langgraph_valkey.heads import Sight
-from langgraph_valkey.inputs import finished_tasks, open_questions
+from langgraph_valkey.inputs import commands_stored, finished_tasks, open_questions
 from langgraph_valkey.keys import thread_keys
 from langgraph_valkey.operations import ANYONE
 from langgraph_valkey.owner import Owner
@@ -214,6 +214,8 @@ async def at_rest(
     face: Face, known: Known, run: Run, options: Mapping[str, Any], found: CheckpointTuple
 ) -> Outcome:
     """As what a run has ended whose thread is where this head is; "" if it has not."""
+    if commands_stored(found.pending_writes):
+        return ""  # They may send it to further nodes, which LangGraph does not list.
     state = await face.state(known.graph, thread_config(run.thread_id))
     if not state.tasks:
         return "finished"

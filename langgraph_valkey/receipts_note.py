@@ -7,7 +7,8 @@ step, what of this turn is done: by a message, where the graph's state has messa
 The message is a human one: providers take those at any place, while a system message
 amid a conversation is refused by some. It has a stable id, so that it stands there once
 however often the run is run again. It never comes between a model's tool calls and
-their results, which no provider takes, and never last where the user's question stands.
+their results, which no provider takes, and never last: a graph may go by its last
+message, as by the user's question or by a tool's result.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from langchain_core.messages import AIMessage, AnyMessage, BaseMessage, HumanMessage, ToolMessage
+from langchain_core.messages import AnyMessage, BaseMessage, HumanMessage, ToolMessage
 from langchain_core.messages import RemoveMessage as Remove
 
 from langgraph_valkey.primary.records import Receipt, Run
@@ -75,27 +76,12 @@ def _merges_by_id(graph: Any) -> bool:
 
 
 def _placed(note: HumanMessage, messages: Any) -> list[AnyMessage] | None:
-    """The update that puts the note behind all messages but open tool calls."""
+    """The update that puts the note before the last message, or the last tool calls."""
     if not isinstance(messages, list) or not all(isinstance(m, BaseMessage) for m in messages):
         return None
-    if any(message.id == note.id for message in messages):
+    if not messages or any(message.id == note.id for message in messages):
         return [note]  # It takes the other one's place.
-    at = _open_calls(messages)
-    if at == len(messages):
-        return [note]
+    at = len(messages) - 1
+    while at and isinstance(messages[at], ToolMessage):
+        at -= 1  # Results belong to the message that asked for them.
     return [Remove(id=REMOVE_ALL), *messages[:at], note, *messages[at:]]
-
-
-def _open_calls(messages: Sequence[BaseMessage]) -> int:
-    """Where the model's message stands whose tool calls have no results yet; else the end."""
-    results = set[str]()
-    for at in range(len(messages) - 1, -1, -1):
-        message = messages[at]
-        if isinstance(message, ToolMessage):
-            results.add(message.tool_call_id)
-        elif isinstance(message, AIMessage) and message.tool_calls:
-            waits = any(call["id"] not in results for call in message.tool_calls)
-            return at if waits else len(messages)
-        else:
-            break
-    return len(messages)
