@@ -33,6 +33,10 @@ class Books(Protocol):
         """Runs that may have to be done again."""
         ...
 
+    def run(self, run_id: str) -> Run | None:
+        """One run; None if it is not recorded."""
+        ...
+
     def commits(self, threads: dict[str, str]) -> list[Entry]:
         """All commits of turns; which thread each turn was in is given."""
         ...
@@ -56,10 +60,14 @@ class StoreBooks:
         """See `Books`."""
         found = {}
         for run_id in run_ids:
-            run = finish(self._store.blocking.run(run_id))
+            run = self.run(run_id)
             if run is not None:
                 found[run_id] = f"{run.state} {run.outcome}".strip()
         return found
+
+    def run(self, run_id: str) -> Run | None:
+        """See `Books`."""
+        return finish(self._store.blocking.run(run_id))
 
     def unsettled(self) -> list[Run]:
         """See `Books`."""
@@ -97,6 +105,10 @@ class PlainBooks:
     def accepted(self, run_ids: Iterable[str]) -> dict[str, str]:
         """See `Books`."""
         return dict.fromkeys(plain.requested(self._engine).intersection(run_ids), "requested")
+
+    def run(self, run_id: str) -> Run | None:
+        """See `Books`; it has none."""
+        return None
 
     def unsettled(self) -> list[Run]:
         """See `Books`; it has none that could be looked at."""

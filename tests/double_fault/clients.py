@@ -179,8 +179,8 @@ class Clients:
         with self._lock:
             for talk in self._talks:
                 fate = fates.get(talk.turn.run_id) if talk.turn and not talk.crew else None
-                if fate is None:
-                    continue
+                if fate is None or fate.startswith("running"):
+                    continue  # It is being executed again.
                 if fate:
                     talk.asked = talk.turn if "interrupted" in fate else None
                 self._think(talk)

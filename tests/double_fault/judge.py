@@ -164,7 +164,7 @@ def _miscalled(messages: Sequence[AnyMessage]) -> Iterable[str]:
                 yield f"{waiting} not answered"
             waiting = {call["id"] for call in each.tool_calls}
         elif waiting:
-            yield f"something is said before {waiting} are answered"
+            yield f"{each.id} is said before {waiting} are answered"
     if waiting:
         yield f"{waiting} not answered in the end"
 

@@ -7,7 +7,7 @@ import random
 import statistics
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
@@ -16,6 +16,7 @@ from langgraph.graph.state import CompiledStateGraph
 
 from langgraph_valkey import ValkeySaver
 from langgraph_valkey.settings import Settings
+from tests.double_fault import stories
 from tests.double_fault.agent import Kind
 from tests.double_fault.bank import ledger, missing_money
 from tests.double_fault.books import Books
@@ -27,6 +28,7 @@ from tests.double_fault.crew import (
     Leave,
     Place,
     Recover,
+    Turn,
     graphs_of,
     open_tiers,
 )
@@ -64,6 +66,9 @@ ROUNDS_MOST = 5
 """How often clients may be told at the end that they are asked for their word."""
 
 AGAIN_S = 0.3
+STORIES_MOST = 5
+"""Of how many threads it is told what happened, if something is wrong with them."""
+
 POLL_S = 0.05
 DRAIN_S = 10.0
 LEAVE_DEADLINE_S = 10.0
@@ -109,7 +114,7 @@ class Result:
         verdict: What is wrong.
         recover_s: From each fault until no interrupted run was left.
         errors: What turns and recoveries ended with, and how often.
-        sent: Turns that were sent.
+        refused: Turns that were sent, and not accepted.
         took_s: How long it all took.
     """
 
@@ -117,7 +122,7 @@ class Result:
     verdict: Verdict = field(default_factory=Verdict)
     recover_s: list[float] = field(default_factory=list)
     errors: Counter[str] = field(default_factory=Counter)
-    sent: int = 0
+    refused: int = 0
     took_s: float = 0.0
 
     @property
@@ -242,7 +247,8 @@ class _Loop:
         self.result.recover_s.append(took_s)
         self._say(
             f"{clock()} {sum(self.result.faults.values()):4d}  {fault:7}  shard {shard}  "
-            f"{len(victims)} crews  {under_way:3d} turns under way  {took_s:.1f} s  {told}"
+            f"@{struck_s:.2f}  crews {[each.pid for each in victims]}  "
+            f"{under_way:3d} turns under way  {took_s:.1f} s  {told}"
         )
 
     def _victims(self) -> list[Crew]:
@@ -340,13 +346,29 @@ class _Loop:
         judge_money(verdict, counted, ledger(self._lab.engine), booked)
         with _fresh_graphs(self._lab.place) as graphs:
             judge_threads(verdict, graphs, turns, conflicts)
+            self._tell_stories(graphs, turns)
         ended_s = {each.pid: each.ended_s or 0.0 for each in (*self._dead, *self._crews)}
         judge_executions(verdict, steps_of(self._lab.place.trace), ended_s, self._fine)
         verdict.unfinished += [
             f"{run_id} was answered, and not recorded" for run_id in sent.answered - accepted.keys()
         ]
-        self.result.sent = len(sent.turns)
+        self.result.refused = len(sent.turns) - len(runs)
         self.result.errors.update(sent.errors)
+
+    def _tell_stories(self, graphs: Mapping[Kind, CompiledStateGraph], turns: list[Turn]) -> None:
+        """What happened on some threads that something is wrong with."""
+        verdict = self.result.verdict
+        wrong = " ".join([*verdict.unfinished, *verdict.broken, *verdict.missing]).split()
+        kinds = {turn.thread_id: turn.kind for turn in turns}
+        steps = steps_of(self._lab.place.trace)
+        for thread_id in [each for each in kinds if {each + ",", each + ":"} & {*wrong}][
+            :STORIES_MOST
+        ]:
+            for turn in self._clients.sent.turns.values():
+                if turn.thread_id == thread_id:
+                    run = self._open_books.run(turn.run_id)
+                    self._say("\n".join(stories.of_run(turn, run, steps)))
+            self._say("\n".join(stories.of_thread(graphs[kinds[thread_id]], thread_id)))
 
     @property
     def _open_books(self) -> Books:

@@ -35,7 +35,7 @@ def figures(plan: Plan, result: Result) -> dict[str, Any]:
         "missing_money": verdict.missing_money,
         "conflicts": verdict.conflicts,
         "turns": verdict.accepted,
-        "not_accepted": result.sent - verdict.accepted,
+        "refused": result.refused,
         "rerun": verdict.rerun,
         "recover_p50_s": round(result.recover_p50_s, 2),
         "recover_most_s": round(max(result.recover_s, default=0.0), 2),
