@@ -13,14 +13,16 @@ sees what they did; commits that come later find another attempt.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import (
     BindParameter,
     Column,
+    ColumnElement,
     Connection,
     Row,
     bindparam,
@@ -41,7 +43,14 @@ from langgraph_valkey.primary.records import (
     moment,
 )
 from langgraph_valkey.primary.sql_database import Progress, SqlPart, Transaction
-from langgraph_valkey.primary.sql_schema import ROOM, now_s
+from langgraph_valkey.primary.sql_errors import was_rolled_back
+from langgraph_valkey.primary.sql_pipeline import (
+    Statement,
+    begin_with,
+    commit_with,
+    in_drivers_words,
+)
+from langgraph_valkey.primary.sql_schema import ROOM, as_kept, now_s
 
 _GIVEN = (
     *("id", "turn", "op", "key", "scope", "thread_id", "turn_id"),
@@ -49,8 +58,20 @@ _GIVEN = (
 )
 """Columns of a key's row that are known before."""
 
-_OPEN = "null"
-"""Its result until there is one; nobody else sees it."""
+_SENT = ("id", "commit_id", "topic", "topic_digest", "body", "op", "key", "attempts", "error")
+"""Columns of a message's row that are known before."""
+
+_OPEN: ColumnElement[Any] = literal_column("'null'")
+"""The result until there is one; nobody else sees it."""
+
+
+class _Placed(NamedTuple):
+    """What came of putting in a key's row: when that was (or None), or what is there."""
+
+    placed_s: float | None = None
+    payload_sha256: str = ""
+    result: str | None = None
+    committed_s: float = 0.0
 
 
 class SqlCommits(SqlPart):
@@ -60,72 +81,86 @@ class SqlCommits(SqlPart):
         """Do something exactly once; see `Primary`."""
 
         async def work(transaction: Transaction, progress: Progress) -> Receipt:
-            placed = await transaction.run(functools.partial(self._place, request))
-            if isinstance(placed, Receipt):
+            receipt = await transaction.run(lambda at: self._place(at, request))
+            if receipt.replayed:
                 progress.keep = False
-                return placed
+                return receipt
             progress.is_first = progress.in_users_hands = True
             result = await transaction.call(fn)
             progress.in_users_hands = False
             what = f"the result of commit {request.key.op!r}"
             text = json_text.encode(result, what, ROOM.result_bytes_max)
-            await transaction.run(functools.partial(self._complete, request, text))
-            return _receipt(request, text, placed)
+            progress.committing = True
+            await transaction.run(lambda at: self._complete(at, request, text))
+            return dataclasses.replace(receipt, result=json.loads(text))
 
         return await self._database.transact(work)
 
     async def receipt(self, key: CommitKey) -> Receipt | None:
         """The receipt of a commit; see `Primary`."""
-        return await self._database.read(functools.partial(self._find, key.id))
+        return await self._database.read(lambda at: self._find(at, key.id))
 
     async def receipts(self, thread_id: str, turn_id: str) -> list[Receipt]:
         """What was committed in a turn; see `Primary`."""
         commits = self._tables.commits.c
-        found = select(*self._asked).where(commits.turn == digest_of(thread_id, turn_id))
+        of_turn = select(*self._asked).where(commits.turn == digest_of(thread_id, turn_id))
+        found = of_turn.order_by(commits.seq)
+        return await self._database.read(lambda at: [_read(row) for row in at.execute(found)])
 
-        def statements(connection: Connection) -> list[Receipt]:
-            return [_read(row) for row in connection.execute(found.order_by(commits.seq))]
-
-        return await self._database.read(statements)
-
-    def _find(self, commit_id: str, connection: Connection) -> Receipt | None:
-        found = select(*self._asked).where(self._tables.commits.c.id == commit_id)
-        row = connection.execute(found).one_or_none()
+    def _find(self, connection: Connection, commit_id: str) -> Receipt | None:
+        row = connection.execute(self._finding, {"id": commit_id}).one_or_none()
         return None if row is None else _read(row)
+
+    @functools.cached_property
+    def _finding(self) -> Any:
+        return select(*self._asked).where(self._tables.commits.c.id == self._value("id"))
 
     @property
     def _asked(self) -> tuple[Column[Any], ...]:
-        """The columns of a receipt."""
         commits = self._tables.commits.c
-        return (
-            *(commits.op, commits.key, commits.payload_sha256),
-            *(commits.result, commits.committed_s),
-        )
+        return (commits.op, commits.key, *self._of_receipt)
+
+    @property
+    def _of_receipt(self) -> tuple[Column[Any], ...]:
+        commits = self._tables.commits.c
+        return commits.payload_sha256, commits.result, commits.committed_s
 
     # --- putting in the key's row --------------------------------------------------
 
-    def _place(self, request: CommitRequest, connection: Connection) -> Receipt | float:
-        """Put in the key's row; when that was, or the receipt that is there.
+    def _place(self, connection: Connection, request: CommitRequest) -> Receipt:
+        """Put in the key's row: a receipt without result yet, or the one that is there.
 
         Raises:
             RunTakenOver: The fence does not hold.
         """
-        placing = self._placing if request.fence is None else self._placing_fenced
-        row = connection.execute(placing, _given(request)).one_or_none()
-        if row is not None and row.placed_s is not None:
-            return float(row.placed_s)
+        key, placed = request.key, self._ask(connection, request)
+        if placed.placed_s is not None:
+            at = moment(placed.placed_s)
+            return Receipt(key.op, key.key, None, False, at, request.payload_sha256)
         # The row that is there came with the answer (PostgreSQL) unless it was put in
         # while this statement waited: then it is visible only to the next one.
-        if row is not None and row.op is not None:
-            return _read(row)
-        found = self._find(request.key.id, connection)
+        if placed.result is not None:
+            at = moment(placed.committed_s)
+            return Receipt(
+                key.op, key.key, json.loads(placed.result), True, at, placed.payload_sha256
+            )
+        found = self._find(connection, key.id)
         if found is None:
             raise RunTakenOver(
-                f"commit {request.key.op!r} was not made: another process has taken over the run "
-                "in which it was asked for. It goes on there; stop here",
+                f"commit {key.op!r} was not made: another process has taken over the run in which "
+                "it was asked for. It goes on there; stop here",
                 run_id=request.fence.run_id if request.fence else "",
             )
         return found
+
+    def _ask(self, connection: Connection, request: CommitRequest) -> _Placed:
+        given = _given(request)
+        placing = self._placing if request.fence is None else self._placing_fenced
+        if self._tables.kind == "postgresql":
+            row = begin_with(connection, Statement(placing, as_kept(self._tables.commits, given)))
+        else:
+            row = connection.execute(placing, given).one_or_none()
+        return _Placed(*(row or ()))
 
     @functools.cached_property
     def _placing(self) -> Any:
@@ -140,7 +175,7 @@ class SqlCommits(SqlPart):
         commits, runs = self._tables.commits, self._tables.runs
         values = {name: self._value(name) for name in _GIVEN}
         held = (
-            select(*values.values(), literal_column(f"'{_OPEN}'"), now_s())
+            select(*values.values(), _OPEN, now_s())
             .where(runs.c.id == bindparam("run"), runs.c.attempt == values["attempt"])
             .with_for_update(read=True)
         )
@@ -151,7 +186,7 @@ class SqlCommits(SqlPart):
         return bindparam(name, type_=self._tables.commits.c[name].type)
 
     def _with_answer(self, put: Any) -> Any:
-        """Have it say when the row was put in, and PostgreSQL the row that is there."""
+        """Have it say when the row was put in; on PostgreSQL, what is there otherwise."""
         commits = self._tables.commits
         put = put.on_conflict_do_nothing().returning(commits.c.committed_s.label("placed_s"))
         if self._tables.kind != "postgresql":
@@ -159,22 +194,44 @@ class SqlCommits(SqlPart):
         placed = put.cte("placed")
         one = select(literal_column("1").label("one")).subquery("one")
         joined = one.outerjoin(placed, true()).outerjoin(commits, commits.c.id == self._value("id"))
-        return select(placed.c.placed_s, *self._asked).select_from(joined)
+        return in_drivers_words(select(placed.c.placed_s, *self._of_receipt).select_from(joined))
 
     # --- and what it came to -------------------------------------------------------
 
-    def _complete(self, request: CommitRequest, result: str, connection: Connection) -> None:
-        """Add the result to the row, and what is to be sent."""
+    def _complete(self, connection: Connection, request: CommitRequest, result: str) -> None:
+        """Add the result to the row, and what is to be sent; on PostgreSQL, commit."""
+        given, messages = {"of_id": request.key.id, "to_result": result}, _messages(request)
+        if self._tables.kind == "postgresql":
+            kept = [as_kept(self._tables.outbox, message) for message in messages]
+            sending = [Statement(self._sending, message) for message in kept]
+            commit_with(connection, [Statement(self._completing, given), *sending])
+            return
+        if connection.execute(self._completing, given).rowcount != 1:
+            raise was_rolled_back()
+        if messages:
+            connection.execute(self._sending, messages)
+
+    @functools.cached_property
+    def _completing(self) -> Any:
+        """The statement that adds the result.
+
+        On PostgreSQL it fails if the row is not there, so that COMMIT, which is sent
+        along with it, is skipped: by a division, since nothing plainer does that.
+        """
         commits = self._tables.commits
-        done = update(commits).where(commits.c.id == request.key.id).values(result=result)
-        if connection.execute(done).rowcount != 1:
-            raise RuntimeError(
-                f"the function of commit {request.key.op!r} has rolled back the transaction, so "
-                "nothing was committed: let it raise an exception instead"
-            )
-        if request.outbox:
-            sending = insert(self._tables.outbox).values(due_s=now_s(), created_s=now_s())
-            connection.execute(sending, _messages(request))
+        done = update(commits).where(commits.c.id == bindparam("of_id"))
+        done = done.values(result=bindparam("to_result"))
+        if self._tables.kind != "postgresql":
+            return done
+        rows = done.returning(commits.c.id).cte("done")
+        return in_drivers_words(select(literal_column("1 / count(*)")).select_from(rows))
+
+    @functools.cached_property
+    def _sending(self) -> Any:
+        outbox = self._tables.outbox
+        named = {name: bindparam(name, type_=outbox.c[name].type) for name in _SENT}
+        put = insert(outbox).values(**named, due_s=now_s(), created_s=now_s())
+        return in_drivers_words(put) if self._tables.kind == "postgresql" else put
 
 
 def _messages(request: CommitRequest) -> list[dict[str, Any]]:
@@ -210,18 +267,6 @@ def _given(request: CommitRequest) -> dict[str, Any]:
         "payload_sha256": request.payload_sha256,
         **({"run": digest_of(fence.run_id)} if fence else {}),
     }
-
-
-def _receipt(request: CommitRequest, text: str, committed_s: float) -> Receipt:
-    """The receipt of what was done now; the result is as a duplicate will read it."""
-    return Receipt(
-        op=request.key.op,
-        key=request.key.key,
-        result=json.loads(text),
-        replayed=False,
-        committed_at=moment(committed_s),
-        payload_sha256=request.payload_sha256,
-    )
 
 
 def _read(row: Row[Any]) -> Receipt:

@@ -33,6 +33,7 @@ class Trouble(enum.Enum):
         CROWDED: All connections of the pool are in use, and stayed so.
         FULL: No room is left.
         BROKEN: The transaction was given up, since a statement in it had failed.
+        ROLLED_BACK: The user's function has rolled it back.
         NO_TABLES: The tables are not there.
         NOT_ALLOWED: The user may not do this, or not come in.
         NO_DATABASE: There is no such database, or it is none.
@@ -44,6 +45,7 @@ class Trouble(enum.Enum):
     CROWDED = enum.auto()
     FULL = enum.auto()
     BROKEN = enum.auto()
+    ROLLED_BACK = enum.auto()
     NO_TABLES = enum.auto()
     NOT_ALLOWED = enum.auto()
     NO_DATABASE = enum.auto()
@@ -64,6 +66,7 @@ _BY_STATE = {
     "57P05": Trouble.GONE,  # idle_session_timeout
     "53300": Trouble.GONE,  # too_many_connections
     "25P02": Trouble.BROKEN,  # in_failed_sql_transaction
+    "22012": Trouble.ROLLED_BACK,  # division_by_zero: that is how it shows, see `sql_commits`
     "53100": Trouble.FULL,  # disk_full
     "53200": Trouble.FULL,  # out_of_memory
     "42P01": Trouble.NO_TABLES,  # undefined_table
@@ -122,11 +125,13 @@ def trouble_of(failure: BaseException) -> Trouble | None:
         return Trouble.CROWDED
     if isinstance(failure, PendingRollbackError):  # The connection broke, and this went on.
         return Trouble.GONE
-    if not isinstance(failure, DBAPIError):
+    origin: BaseException | None = failure
+    if isinstance(failure, DBAPIError):
+        if failure.connection_invalidated:
+            return Trouble.GONE
+        origin = failure.orig
+    elif not hasattr(failure, "sqlstate"):  # The driver's own has it.
         return None
-    if failure.connection_invalidated:
-        return Trouble.GONE
-    origin = failure.orig
     state = getattr(origin, "sqlstate", None)
     if state is not None:
         return _BY_STATE.get(state, Trouble.GONE if state[:2] == "08" else Trouble.OTHER)
@@ -157,6 +162,8 @@ def error_of(trouble: Trouble, tries: int, *, may_be_done: bool) -> Exception:
             "the function went on after one of its statements had failed, so all of it was "
             "undone: let it raise, or put what may fail into `with connection.begin_nested():`"
         )
+    if trouble is Trouble.ROLLED_BACK:
+        return was_rolled_back()
     if trouble in _TEXTS:
         kind: type[LanggraphValkeyError] = ConfigurationError
         return (StoreFull if trouble is Trouble.FULL else kind)(_TEXTS[trouble])
@@ -167,4 +174,12 @@ def error_of(trouble: Trouble, tries: int, *, may_be_done: bool) -> Exception:
     }.get(trouble, "it gave an unexpected error, which is the cause of this one")
     return Unreachable(
         f"the primary store can't be used ({tries} tries), and nothing was done: {why}"
+    )
+
+
+def was_rolled_back() -> RuntimeError:
+    """What the caller is told if the function has rolled back the transaction."""
+    return RuntimeError(
+        "the function has rolled back the transaction it was given, so nothing was committed: let "
+        "it raise an exception instead"
     )

@@ -17,13 +17,15 @@ import inspect
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, event
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from langgraph_valkey.primary.sql_database import Transaction
+from langgraph_valkey.primary.sql_errors import was_rolled_back
 
 T = TypeVar("T")
 
@@ -39,20 +41,29 @@ def guard(engine: Engine) -> None:
 
 def _refuse(connection: Connection) -> None:
     if connection.info.get(_GUARDED):
-        raise RuntimeError(
-            "the function must not commit: what it does becomes part of a transaction that is "
-            "committed once it has returned"
-        )
+        raise _may_not_commit()
+
+
+def _may_not_commit() -> RuntimeError:
+    return RuntimeError(
+        "the function must not commit: what it does becomes part of a transaction that is "
+        "committed once it has returned. Nothing was committed"
+    )
 
 
 @contextmanager
 def _lent(connection: Connection) -> Iterator[None]:
-    info = connection.info
+    """Lend it, and look afterwards whether its transaction is still what it was."""
+    info, transaction = connection.info, connection.get_transaction()
     info[_GUARDED] = True
     try:
         yield
     finally:
         info.pop(_GUARDED, None)
+    if connection.get_transaction() is not transaction:
+        raise was_rolled_back()
+    if transaction is not None and not transaction.is_active and not connection.invalidated:
+        raise _may_not_commit()  # It tried to, and went on.
 
 
 def _begin(connection: Connection) -> None:
@@ -120,7 +131,12 @@ class BlockingFace:
         """Begin a transaction; see `Face`."""
         with self.engine.connect() as connection:
             _begin(connection)
-            yield _BlockingTransaction(connection)
+            try:
+                yield _BlockingTransaction(connection)
+            except BaseException:
+                with suppress(SQLAlchemyError):  # Closing sees to a broken connection.
+                    connection.rollback()
+                raise
 
     @asynccontextmanager
     async def look(self) -> AsyncIterator[Transaction]:
@@ -187,7 +203,12 @@ class LoopsFace:
         async with engine.connect() as connection:
             if engine.dialect.name == "sqlite":
                 await connection.run_sync(_begin)
-            yield _LoopTransaction(connection)
+            try:
+                yield _LoopTransaction(connection)
+            except BaseException:
+                with suppress(SQLAlchemyError):
+                    await connection.rollback()
+                raise
 
     @asynccontextmanager
     async def look(self) -> AsyncIterator[Transaction]:

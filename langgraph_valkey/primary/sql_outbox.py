@@ -27,7 +27,7 @@ class SqlOutbox(SqlPart):
         """Take messages that are due; see `Primary`."""
         outbox = self._tables.outbox.c
         due = (
-            select(outbox.seq)
+            select(outbox.id)
             .where(outbox.topic_digest.in_([digest_of(topic) for topic in topics]))
             .where(outbox.due_s <= now_s())
             .order_by(outbox.seq)
@@ -37,7 +37,7 @@ class SqlOutbox(SqlPart):
         )
         taking = (
             update(self._tables.outbox)
-            .where(outbox.seq.in_(select(due.c.seq)))
+            .where(outbox.id.in_(select(due.c.id)))
             .values(due_s=now_s() + for_s, attempts=outbox.attempts + 1)
             .returning(*outbox)
         )

@@ -11,6 +11,7 @@ the database's clock (`now_s`).
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any, Literal, TypeAlias
 
 from sqlalchemy import (
@@ -52,6 +53,17 @@ class Quoted(TypeDecorator[str]):
     def process_result_value(self, value: Any | None, dialect: Dialect) -> str | None:  # noqa: ARG002
         """As it was given."""
         return None if value is None else str(json.loads(value))
+
+
+def as_kept(table: Table, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values of a row as a driver takes them, where it is asked directly."""
+    columns = table.columns
+    return {
+        name: json.dumps(value)
+        if value is not None and name in columns and isinstance(columns[name].type, Quoted)
+        else value
+        for name, value in values.items()
+    }
 
 
 class now_s(FunctionElement[float]):  # noqa: N801  # It reads as a function of SQL.
