@@ -48,7 +48,8 @@ def main() -> None:
     with checkpointer() as saver:
         graph = builder.compile(checkpointer=saver)
         config: Any = {"configurable": {"thread_id": "drop-in"}}
-        state = graph.invoke({"messages": [("user", "And now?")]}, config)
+        question: Any = {"messages": [("user", "And now?")]}
+        state = graph.invoke(question, config)
         print(state["messages"][-1].text)
         print(f"{len(state['messages'])} messages so far; run it again.")
 

@@ -35,8 +35,11 @@ if TYPE_CHECKING:
         RecoveryReport,
         ShardHealth,
     )
+    from langgraph_valkey.primary.records import Outgoing, Receipt
     from langgraph_valkey.saver import AsyncValkeySaver, ValkeySaver
     from langgraph_valkey.settings import Settings
+    from langgraph_valkey.tier_settings import TierSettings
+    from langgraph_valkey.tiers import StateTiers
 
 __version__ = "0.1.0"
 
@@ -53,14 +56,18 @@ __all__ = [
     "LockLost",
     "LockUnavailable",
     "OutcomeUnknown",
+    "Outgoing",
+    "Receipt",
     "RecoveryReport",
     "ReplayIncomplete",
     "RunInProgress",
     "RunTakenOver",
     "Settings",
     "ShardHealth",
+    "StateTiers",
     "StoreFull",
     "ThreadDeleted",
+    "TierSettings",
     "Unreachable",
     "ValkeySaver",
     "WriteRejected",
@@ -70,6 +77,10 @@ _HOMES = {
     "AsyncValkeySaver": "saver",
     "ValkeySaver": "saver",
     "Settings": "settings",
+    "StateTiers": "tiers",
+    "TierSettings": "tier_settings",
+    "Outgoing": "primary.records",
+    "Receipt": "primary.records",
 } | dict.fromkeys(
     ("Fork", "Health", "Hooks", "RecoveryReport", "ShardHealth"), "loss_window.report"
 )

@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from pydantic import SecretStr
+from pydantic_core import PydanticUndefined
 
-from langgraph_valkey import Settings, errors
+from langgraph_valkey import Settings, TierSettings, errors
 from langgraph_valkey.local import LocalValkey
 from langgraph_valkey.settings import ConnectionSettings
 
@@ -164,7 +166,20 @@ def settings_table() -> str:
     return "\n".join(rows)
 
 
+def tier_settings_table() -> str:
+    """The table of the settings of `StateTiers` in the README."""
+    said = attributes(TierSettings)
+    rows = ["| setting | default | meaning |", "|---|---|---|"]
+    for name, field in TierSettings.model_fields.items():
+        rows.append(f"| `{name}` | {shown(field.default)} | {said[name]} |")
+    return "\n".join(rows)
+
+
 def shown(default: object) -> str:
+    if default is PydanticUndefined:
+        return "needed"
+    if isinstance(default, SecretStr):
+        default = default.get_secret_value()
     if default is None:
         return "none"
     if isinstance(default, bool):
@@ -185,9 +200,16 @@ def errors_table() -> str:
     return "\n".join(rows)
 
 
-@pytest.mark.parametrize("name", ["settings", "errors"])
+TABLES = {
+    "settings": settings_table,
+    "tier-settings": tier_settings_table,
+    "errors": errors_table,
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
 def test_tables_are_those_of_the_code(name: str) -> None:
-    table = {"settings": settings_table, "errors": errors_table}[name]()
+    table = TABLES[name]()
     match = re.search(rf"<!-- {name} -->\n(.*?)\n?<!-- /{name} -->", README, re.S)
     assert match is not None
     assert match[1] == table
@@ -204,6 +226,8 @@ def test_every_error_is_in_the_table() -> None:
 
 def test_variables_named_exist() -> None:
     fields = {name.upper() for name in Settings.model_fields} | {"URL"}
+    fields |= {name.upper() for name in TierSettings.model_fields}
+    fields |= {"CACHE_URL", "COORDINATION_URL"}
     assert set(re.findall(r"LANGGRAPH_VALKEY_([A-Z_]+)", README)) <= fields
 
 
