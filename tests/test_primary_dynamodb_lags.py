@@ -131,25 +131,41 @@ def test_claimed_by_another_one_meanwhile(face: DynamoFace, wire: Wire) -> None:
 
     wire.plan["transact_write_items"] = [overtaken]
     assert finish(face.claim_run(Fence("first", 1), "me")) is None
-    wire.plan["transact_write_items"] = [
-        lambda call, given: (finish(face.alive("dead", 99)), call(**given))[1]
-    ]
-    finish(face.alive("dead", 0))
-    finish(face.start_run(new_run("third", "another thread", owner="dead")))
-    wire.plan["transact_write_items"] = [
-        lambda call, given: (finish(face.alive("dead", 99)), call(**given))[1]
-    ]
-    assert finish(face.claim_run(Fence("third", 1), "me")) is None, "its owner came back"
+
+
+def test_an_owner_comes_back_meanwhile(face: DynamoFace, wire: Wire) -> None:
+    finish(face.start_run(new_run("first", owner="silent")))
+
+    def back(call: Callable[..., Any], parameters: dict[str, Any]) -> Any:
+        finish(face.alive("silent", 99))
+        return call(**parameters)
+
+    wire.plan["transact_write_items"] = [back]
+    assert finish(face.claim_run(Fence("first", 1), "me")) is None
+
+
+def test_claimed_while_another_run_begins(face: DynamoFace, wire: Wire) -> None:
+    """The new run would have gone past one that was dead when it looked."""
+    finish(face.start_run(new_run("first", owner="dead")))
+    finish(face.alive("me", 99))
+
+    def claimed(call: Callable[..., Any], parameters: dict[str, Any]) -> Any:
+        assert finish(face.claim_run(Fence("first", 1), "me"))
+        return call(**parameters)
+
+    wire.plan["transact_write_items"] = [claimed]
+    started = finish(face.start_run(new_run("second")))
+    assert (started.run, [run.attempt for run in started.before]) == (None, [2])
 
 
 # --- what lags, and what comes in part ----------------------------------------------
 
 
 def test_an_index_that_lags(face: DynamoFace, wire: Wire) -> None:
-    """It still names what was settled, sent, and taken; the table knows better."""
+    """It still names what was settled, sent, given up or taken; the table knows better."""
     for name in ("1", "2"):
         finish(face.start_run(new_run(name, f"thread of {name}")))
-    commit(face, "A17", "mail", "mail")
+    commit(face, "A17", "mail", "mail", "mail")
     pages: dict[str, Any] = {}
 
     def query(call: Callable[..., Any], parameters: dict[str, Any]) -> Any:
@@ -160,12 +176,13 @@ def test_an_index_that_lags(face: DynamoFace, wire: Wire) -> None:
 
     wire.always["query"] = query
     assert {run.run_id for run in finish(face.unsettled_runs(limit=9))} == {"1", "2"}
-    [message] = finish(face.take_messages(["mail"], limit=1, for_s=99))
+    message, dead = finish(face.take_messages(["mail"], limit=2, for_s=99))
     finish(face.end_run(Fence("1", 1), RunEnd("failed", "", 0)))
     finish(face.sent_messages([message.id]))
+    finish(face.failed_message(dead.id, "no such address", None))
     assert [run.run_id for run in finish(face.unsettled_runs(limit=9))] == ["2"]
     [other] = finish(face.take_messages(["mail"], limit=9, for_s=99))
-    assert other.id != message.id
+    assert other.id not in (message.id, dead.id)
     assert finish(face.take_messages(["mail"], limit=9, for_s=99)) == []
 
 
@@ -213,6 +230,17 @@ def test_settling_many(face: DynamoFace, wire: Wire) -> None:
     assert finish(face.purge(-1)) == Purged(commits=0, runs=59, tombstones=0)
 
 
+def test_a_thread_counts_on_while_a_run_is_unsettled(face: DynamoFace) -> None:
+    finish(face.start_run(new_run("1")))
+    finish(face.start_run(new_run("2")))
+    finish(face.end_run(Fence("2", 1), RunEnd("failed", "", 0)))
+    assert finish(face.purge(-1)).runs == 1
+    assert [run.run_id for run in finish(face.unsettled_runs(thread_id="thread", limit=9))] == ["1"]
+    started = finish(face.start_run(new_run("3")))
+    assert started.run is not None
+    assert started.run.number == 3
+
+
 def test_what_is_dropped_and_what_is_kept(face: DynamoFace, client: Any) -> None:
     commit(face, "sent")
     commit(face, "waiting", "mail")
@@ -244,10 +272,40 @@ def test_clocks_that_differ(address: str, face: DynamoFace, client: Any) -> None
     assert finish(careful.acquire("report", "another", 9)) is None
     assert finish(face.acquire("report", "another", 9))
 
+    [lease] = [finish(face.acquire("of a moment", "me", 0))]
+    assert lease is not None
+    assert not finish(face.renew(lease, "me")), "its time had run out"
+
     finish(face.alive("me", 0.000001))
     finish(face.start_run(new_run("1")))
     assert finish(careful.claim_run(Fence("1", 1), "another")) is None
     assert finish(face.claim_run(Fence("1", 1), "another"))
+
+
+def test_a_name_that_was_used_up(face: DynamoFace) -> None:
+    """A request that comes late must not take what its holder has given back."""
+    lease = finish(face.acquire("report", "me", 9))
+    assert lease == finish(face.acquire("report", "me", 9))
+    assert lease is not None
+    finish(face.release(lease, "me"))
+    assert finish(face.acquire("report", "me", 9)) is None
+    assert finish(face.acquire("report", "another", 9))
+
+
+def test_all_in_one_moment(face: DynamoFace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(face._table, "now", lambda: 1_800_000_000.25)
+    commit(face, "A17", *["mail"] * 30)
+    taken = [finish(face.take_messages(["mail"], limit=20, for_s=9)) for _ in range(3)]
+    assert [len(messages) for messages in taken] == [20, 10, 0]
+    for number in range(5):
+        finish(face.start_run(new_run(f"{number}", f"thread {number}")))
+    after, found = None, []
+    while runs := finish(face.unsettled_runs(after=after, limit=2)):
+        after = (runs[-1].started_s, runs[-1].run_id)
+        found += [run.run_id for run in runs]
+    assert sorted(found) == list("01234")
+    finish(face.sent_messages([message.id for message in (*taken[0], *taken[1])]))
+    assert finish(face.purge(0)).commits == 1
 
 
 def test_sizes_as_documented() -> None:

@@ -59,7 +59,7 @@ def wire(client: Any) -> Wire:
 @pytest.fixture
 def face(address: str, wire: Wire) -> DynamoFace:
     """The blocking face of a store whose wire a test may break."""
-    made = new_store(address, client=wire, session=None)
+    made = new_store(address, client=wire, session=None, patience_s=0.3)
     finish(made.blocking.setup())
     return made.blocking
 
@@ -185,6 +185,15 @@ def test_no_leave(face: DynamoFace, wire: Wire) -> None:
         finish(face.bury("thread"))
     wire.plan["update_item"] = [answer_lost, refused("ExpiredTokenException")]
     with pytest.raises(OutcomeUnknown):
+        finish(face.bury("thread"))
+
+
+def test_not_done_for_certain_the_second_time_only(face: DynamoFace, wire: Wire) -> None:
+    wire.plan["update_item"] = [answer_lost]
+    wire.always["update_item"] = refused("ThrottlingException")
+    with pytest.raises(OutcomeUnknown):
+        finish(face.bury("thread"))
+    with pytest.raises(Unreachable):
         finish(face.bury("thread"))
 
 
