@@ -11,6 +11,7 @@ from itertools import pairwise
 from typing import Any
 
 from langchain_core.messages import AIMessage, AnyMessage, ToolMessage
+from langchain_core.runnables import RunnableConfig
 from langgraph.graph.state import CompiledStateGraph
 
 from langgraph_valkey import ValkeySaver
@@ -191,12 +192,24 @@ class Fine:
 
 
 def is_there(saver: ValkeySaver, run: Run) -> bool:
-    """Whether a run that has ended left all it left in the cluster."""
+    """Whether a run that has ended left all it left in the cluster, on the thread's line."""
     if run.state != "ended" or not run.head:
         return False
-    where = {"thread_id": run.thread_id, "checkpoint_id": run.head, "checkpoint_ns": ""}
-    found = saver.get_tuple({"configurable": where})
-    return found is not None and len(found.pending_writes or []) >= run.writes
+    thread: RunnableConfig = {"configurable": {"thread_id": run.thread_id, "checkpoint_ns": ""}}
+    found = saver.get_tuple(thread)
+    if found is None:
+        return False
+    if _id(found.config) == run.head:
+        return len(found.pending_writes or []) >= run.writes
+    parents = {_id(each.config): _id(each.parent_config) for each in saver.list(thread)}
+    at = _id(found.config)
+    while at > run.head:
+        at = parents.get(at, "")
+    return at == run.head
+
+
+def _id(config: RunnableConfig | None) -> str:
+    return str(config["configurable"]["checkpoint_id"]) if config else ""
 
 
 def judge_executions(

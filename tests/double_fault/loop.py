@@ -324,7 +324,7 @@ class _Loop:
         for _ in range(ROUNDS_MOST):
             self._await(lambda: not self._clients.under_way(), IDLE_DEADLINE_S, "idle")
             self._say(f"at the end: {self._recover(time.monotonic())}")
-            if not self._clients.under_way():
+            if not self._clients.under_way() and not self._clients.waiting():
                 break
         for crew in self._crews:
             crew.tell(Leave(DRAIN_S))
@@ -361,9 +361,8 @@ class _Loop:
         wrong = " ".join([*verdict.unfinished, *verdict.broken, *verdict.missing]).split()
         kinds = {turn.thread_id: turn.kind for turn in turns}
         steps = steps_of(self._lab.place.trace)
-        for thread_id in [each for each in kinds if {each + ",", each + ":"} & {*wrong}][
-            :STORIES_MOST
-        ]:
+        told = [each for each in kinds if {f"{each},", f"{each}:"} & {*wrong}]
+        for thread_id in told[:STORIES_MOST]:
             for turn in self._clients.sent.turns.values():
                 if turn.thread_id == thread_id:
                     run = self._open_books.run(turn.run_id)
