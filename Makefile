@@ -1,6 +1,6 @@
 # Everything from a fresh clone, given Python >= 3.11 and make:
 #   make demo     make test     make check     make help
-# Variables: PYTHON=python3.12  TESTS=tests/test_values.py  SEED=7  ONLY=steps QUICK=1  FAILOVERS=20
+# Variables: PYTHON=python3.12  TESTS=tests/test_values.py  SEED=7  ONLY=steps QUICK=1  FAILOVERS=20  FAULTS=10
 
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
@@ -9,6 +9,7 @@ SHELL := /bin/sh
 SEED ?= 0
 TESTS ?= tests
 FAILOVERS ?= 200
+FAULTS ?= 100
 
 # Started with -m each, since scripts in a virtual environment break when it is moved.
 RUN := .venv/bin/python -m
@@ -61,8 +62,9 @@ format: .venv/.ready ## Format the code, and repair what the linter can
 bench: .bench-venv/.ready ## Measure against other checkpointers (ONLY=steps QUICK=1 for a glance)
 	@ONLY="$(ONLY)" QUICK="$(QUICK)" $(BENCH) benchmarks
 
-failover: .venv/.ready ## Break primaries under load, look for what was acknowledged (FAILOVERS=200 SEED=...)
+failover: .venv/.ready ## Break primaries under load, and agents with them; look for what was acknowledged and paid (FAILOVERS=200 FAULTS=100 SEED=...)
 	@$(RUN) tests.kill_loop --failovers $(FAILOVERS) --seed $(SEED)
+	@$(RUN) tests.double_fault --faults $(FAULTS) --seed $(SEED)
 
 clean: ## Remove what make made: environments, caches, the demo's data
 	@rm -rf .venv .bench-venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist demo-data

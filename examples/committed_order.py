@@ -68,6 +68,7 @@ def think(state: MessagesState) -> dict[str, Any]:
         "args": {"order_id": ORDER, **arguments.get(missing[0], {})},
         "id": secrets.token_hex(8),  # Another one at each execution.
     }
+    print(f"the agent calls {missing[0]}", flush=True)
     return {"messages": [AIMessage("", tool_calls=[call])]}
 
 
@@ -118,7 +119,7 @@ def serve(url: str, primary: str) -> None:
         order: Any = {"messages": [HumanMessage(f"I'd like {COUNT} of these: {SKU}")]}
         agent = build_agent(tiers)
         state = tiers.run(agent, order, thread_id=THREAD, run_id=REQUEST, wait_s=10.0)
-        print(f"  agent: {state['messages'][-1].text}")
+        print(f"the agent says: {state['messages'][-1].text}", flush=True)
 
 
 def main() -> None:
@@ -148,20 +149,19 @@ def main() -> None:
 
 
 def kill_until_done(url: str, primary: str, seed: int, kills: int) -> None:
-    """Start the agent's process again and again."""
+    """Start the agent's process again and again; kill it shortly after it called a tool."""
     chance = random.Random(seed)  # noqa: S311 - it says when to kill
     command = [sys.executable, "-m", "examples.committed_order", "--serve", url, primary]
     for life in range(1, kills + 2):
-        process = subprocess.Popen(command)  # noqa: S603 - this very program
-        try:
-            process.wait(chance.uniform(0.8, 2.0) if life <= kills else 60.0)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-            print(f"  life {life} was killed")
-        else:
-            print(f"  life {life} ended by itself")
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603
+            for line in process.stdout or ():
+                print(f"  life {life}: {line}", end="")
+                if life <= kills and "calls" in line:
+                    time.sleep(chance.uniform(0.0, 0.1))
+                    process.kill()
+        if process.returncode == 0:
             return
+        print(f"  life {life} was killed")
 
 
 if __name__ == "__main__":
