@@ -19,6 +19,7 @@ from pathlib import Path
 from types import FrameType
 
 from benchmarks import (
+    commits,
     delta,
     graph,
     history,
@@ -41,6 +42,7 @@ GROUPS = {
     "delta": delta.measure,
     "roundtrips": roundtrips.measure,
     "journal": journal.measure,
+    "commits": commits.measure,
 }
 RESULTS = Path(__file__).parent / "results"
 SEED = 20_260
