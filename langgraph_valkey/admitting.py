@@ -115,8 +115,8 @@ async def _try(parts: Parts, face: Face, order: Order) -> Attempt | Over | _Bloc
         return _Blocked(next(r.run_id for r in started.before if r.state == "running"))
     if not started.is_new:
         return await _again(parts, face, order, run, new)
-    known_before = {each.fence for each in older}
-    if any(each.fence not in known_before and each.state == "running" for each in started.before):
+    seen_before = {each.run_id for each in older}
+    if any(each.run_id not in seen_before and each.state == "running" for each in started.before):
         # One that came in between, and died as fast.
         await face.primary.end_run(run.fence, RunEnd("cancelled", "", 0))
         return _Blocked(started.before[-1].run_id)

@@ -33,16 +33,20 @@ _BEHIND = Verdict("left", "an older run of its thread could not be executed agai
 class _Found:
     """Verdicts so far."""
 
-    of: list[tuple[Run, Verdict]] = field(default_factory=list)
+    of: list[tuple[str, str, Verdict]] = field(default_factory=list)
+
+    def add(self, run: Run, verdict: Verdict) -> None:
+        # Of the run no more than this: there may be many, with large inputs.
+        self.of.append((run.run_id, run.thread_id, verdict))
 
     def report(self, duration_s: float) -> RunsReport:
         def ids(*kinds: str) -> tuple[str, ...]:
-            return tuple(run.run_id for run, verdict in self.of if verdict.kind in kinds)
+            return tuple(run_id for run_id, _, verdict in self.of if verdict.kind in kinds)
 
         def troubles(*kinds: str) -> tuple[RunTrouble, ...]:
             return tuple(
-                RunTrouble(run.run_id, run.thread_id, verdict.why, verdict.error)
-                for run, verdict in self.of
+                RunTrouble(run_id, thread_id, verdict.why, verdict.error)
+                for run_id, thread_id, verdict in self.of
                 if verdict.kind in kinds
             )
 
@@ -88,7 +92,7 @@ async def _look_after(
     for run in page:
         is_others = run.owner_alive and run.owner != parts.owner.id
         if is_others or run.run_id in active:
-            found.of.append((run, BUSY))
+            found.add(run, BUSY)
         else:
             mine.append(run)
     ended = [run for run in mine if run.state == "ended"]
@@ -97,14 +101,15 @@ async def _look_after(
     for run in mine:
         if run.run_id in there:
             parts.settling.add(run, run.head, run.writes, there[run.run_id])
-            found.of.append((run, FINE))
+            found.add(run, FINE)
         else:
             threads.setdefault(run.thread_id, []).append(run)
     jobs = [partial(_thread, parts, face, given, runs) for runs in threads.values()]
     for runs, verdicts in zip(
         threads.values(), await face.side_by_side(jobs, AT_ONCE), strict=True
     ):
-        found.of += zip(runs, verdicts, strict=True)
+        for run, verdict in zip(runs, verdicts, strict=True):
+            found.add(run, verdict)
 
 
 async def _thread(

@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Generator, Mapping
 from contextlib import aclosing
 from typing import Any
 
@@ -28,7 +28,6 @@ from langgraph_valkey.attempts import Parts, execute, stream
 from langgraph_valkey.cancelling import cancel, forget_thread
 from langgraph_valkey.errors import LanggraphValkeyError
 from langgraph_valkey.faces import BlockingFace, Face, LoopFace
-from langgraph_valkey.fork import renew_after_fork
 from langgraph_valkey.graphs import Graphs, Known
 from langgraph_valkey.keeper import Keeper
 from langgraph_valkey.keys import thread_name
@@ -40,6 +39,7 @@ from langgraph_valkey.owner import BEATS, Owner
 from langgraph_valkey.primary.contract import PrimaryStore
 from langgraph_valkey.receipts_note import WithReceipts
 from langgraph_valkey.recover_runs import recover_runs
+from langgraph_valkey.rewinds import Rewinds
 from langgraph_valkey.run_report import RunsHealth, RunsReport
 from langgraph_valkey.saver import ValkeySaver
 from langgraph_valkey.settling import Settling
@@ -50,6 +50,10 @@ OWNER_ALIVE_S = 15.0
 """For how long a process is believed to live after it said so: it may be slow, or the
 database away for a moment, and its runs are executed again only after that."""
 
+
+DRAIN_SLACK_S = 1.0
+"""How much longer than the saver this waits: it looks at what the saver knows, and then
+tells the registry."""
 
 DRAIN_PAUSE_S = 0.1
 """Pause between two looks while runs are waited for to be settled."""
@@ -99,16 +103,7 @@ class Runs:
         self._blocking: Face = BlockingFace(saver, store)
         self._loops: Face = LoopFace(saver, store)
         self._keeper = Keeper(self, owner_alive_s / BEATS)
-        self._begin()
-        renew_after_fork(self)
-
-    def _begin(self) -> None:
-        self._recovering = threading.Lock()
-        self._is_rewound = False
-
-    def after_fork(self) -> None:
-        """Begin anew: what the parent began is the parent's to end."""
-        self._begin()
+        self._rewinds = Rewinds(owner_alive_s)
 
     def register(
         self,
@@ -189,14 +184,14 @@ class Runs:
         config: RunnableConfig | None = None,
         wait_s: float = 0.0,
         **options: Any,
-    ) -> Iterator[Any]:
+    ) -> Generator[Any, None, None]:
         """Execute a turn, and yield what ``graph.stream`` yields; see `run`.
 
         One that is closed early is brought to its end by `recover`. Of a run that has
         ended only the values are yielded, if the stream mode is to yield those.
         """
         order = self._order(graph, input, thread_id, run_id, turn_id, config, wait_s, options)
-        return finish_each(self._stream(self._blocking, order))
+        yield from finish_each(self._stream(self._blocking, order))
 
     def recover(self, graphs: Any = None) -> RunsReport:
         """Bring to their end the runs that nobody works on.
@@ -267,7 +262,7 @@ class Runs:
         config: RunnableConfig | None = None,
         wait_s: float = 0.0,
         **options: Any,
-    ) -> AsyncIterator[Any]:
+    ) -> AsyncGenerator[Any, None]:
         """See `stream`."""
         order = self._order(graph, input, thread_id, run_id, turn_id, config, wait_s, options)
         async with aclosing(self._stream(self._loops, order)) as chunks:
@@ -290,9 +285,12 @@ class Runs:
     # --- both ------------------------------------------------------------------
 
     def rewound(self, report: RecoveryReport) -> None:
-        """To be told of a failover (`Hooks.on_rewind`): looks for runs that it cost."""
+        """To be told of a failover (`Hooks.on_rewind`): looks for runs that it cost.
+
+        At once, and again when a process that died with the primary counts as dead.
+        """
         del report
-        self._is_rewound = True
+        self._rewinds.failed_over()
         self._keeper.wake()
 
     def health(self) -> RunsHealth:
@@ -306,10 +304,12 @@ class Runs:
         What is not settled by then is left to whoever recovers next.
 
         Args:
-            drain_s: How long to wait for runs to be settled; 2.4 lag bounds if not given.
+            drain_s: How long to wait for runs to be settled; 2.4 lag bounds and a second
+                if not given.
         """
         if drain_s is None:
-            drain_s = limits.CLOSE_DRAIN_BOUNDS * self._saver.settings.lag_bound_s
+            bound_s = self._saver.settings.lag_bound_s
+            drain_s = limits.CLOSE_DRAIN_BOUNDS * bound_s + DRAIN_SLACK_S
         until_s = time.monotonic() + drain_s
         self._keeper.stop()
         settling = self._parts.settling
@@ -331,18 +331,15 @@ class Runs:
     def tend(self) -> None:
         """One round of the keeper."""
         finish(self._parts.owner.live(self._blocking.primary))
-        if finish(self._parts.settling.settle(self._blocking)) or self._is_rewound:
-            self._is_rewound = False
-            if self._recover_on_rewind and len(self._parts.graphs):
-                recovery = threading.Thread(
-                    target=self._recover_quietly, name="langgraph-valkey-recovery", daemon=True
-                )
-                recovery.start()
+        if finish(self._parts.settling.settle(self._blocking)):
+            self._rewinds.lost()
+        if self._recover_on_rewind and len(self._parts.graphs) and self._rewinds.begin():
+            # In a thread of its own, since it executes graphs.
+            threading.Thread(
+                target=self._recover_quietly, name="langgraph-valkey-recovery", daemon=True
+            ).start()
 
     def _recover_quietly(self) -> None:
-        if not self._recovering.acquire(blocking=False):
-            self._is_rewound = True  # Once more, when that one has ended.
-            return
         try:
             report = self.recover()
         except LanggraphValkeyError as error:
@@ -350,12 +347,12 @@ class Runs:
         else:
             if report.rerun or report.conflicts or report.failed:
                 _log.warning(
-                    "after a failover %d runs were executed again, %d failed or were left, and %d "
+                    "turns were lost: %d runs were executed again, %d failed or were left, and %d "
                     "are in conflict with what came later", len(report.rerun),
                     len(report.failed), len(report.conflicts),
                 )  # fmt: skip
         finally:
-            self._recovering.release()
+            self._rewinds.end()
 
     async def _live(self, face: Face) -> None:
         """Say that this process lives, and see to it that this goes on."""
@@ -373,7 +370,7 @@ class Runs:
             return await values_of(face, order, came.run)
         return await execute(self._parts, face, came)
 
-    async def _stream(self, face: Face, order: Order) -> Any:
+    async def _stream(self, face: Face, order: Order) -> AsyncGenerator[Any, None]:
         await self._live(face)
         came = await admit(self._parts, face, order)
         if isinstance(came, Over):
