@@ -32,14 +32,12 @@ def test_nothing_is_done_twice_or_lost_after_double_faults() -> None:
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("control", ["registry", "receipts"])
-def test_the_controls_show_what_goes_wrong(control: str) -> None:
-    """Without the registry, and without receipts, money is moved twice: so it is looked for."""
-    plan = Plan(faults=2, seed=SEED, control=control)  # type: ignore[arg-type]
-    result = run(plan)
-    figures = report.figures(plan, result)
-    assert figures["duplicates"] > 0
-    assert report.is_wrong(figures)
+def test_the_control_shows_what_goes_wrong() -> None:
+    """Without a registry, and with the tasks' keys, it does: so it is looked for."""
+    plan = Plan(faults=2, seed=SEED, control="registry")
+    verdict = run(plan).verdict
+    assert verdict.duplicates
+    assert verdict.unfinished or verdict.broken
 
 
 # --- the judge ------------------------------------------------------------------------

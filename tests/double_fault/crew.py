@@ -138,10 +138,10 @@ REPORTED = ("fine", "rerun", "conflicts", "failed", "busy")
 
 @dataclass(frozen=True, slots=True)
 class Recovered:
-    """What a recovery came to: run ids of each sort in its report, or an error."""
+    """What a recovery came to: run ids of each sort in its report, and what was trouble."""
 
     runs: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    error: str = ""
+    troubles: tuple[str, ...] = ()
 
     @property
     def in_short(self) -> str:
@@ -319,7 +319,7 @@ class Aboard:
         try:
             report = self._tiers.recover()
         except Exception as error:
-            self._say(Recovered(error=described(error)))
+            self._say(Recovered(troubles=(f"recover: {described(error)}",)))
         else:
             self._tell(report)
 
@@ -327,7 +327,7 @@ class Aboard:
         try:
             report = await self._tiers.arecover()
         except Exception as error:
-            self._say(Recovered(error=described(error)))
+            self._say(Recovered(troubles=(f"recover: {described(error)}",)))
         else:
             self._tell(report)
 
@@ -335,7 +335,13 @@ class Aboard:
         told = {name: _ids(getattr(report, name)) for name in REPORTED}
         for run_id in told["failed"]:
             self._trace.note(run_id, 0, GAVE_UP)
-        self._say(Recovered(told))
+        troubles = [
+            f"{name}: {each.why}"
+            for name in REPORTED
+            for each in getattr(report, name)
+            if getattr(each, "why", "")
+        ]
+        self._say(Recovered(told, tuple(troubles)))
 
 
 def _input(turn: Turn) -> Any:

@@ -300,8 +300,7 @@ class _Loop:
                 heard = self._clients.recoveries.get(timeout=ANSWER_DEADLINE_S)
             except queue.Empty:
                 raise TimeoutError(f"recover() took over {ANSWER_DEADLINE_S:.0f} s") from None
-            if heard.error:
-                self.result.errors[f"recover: {heard.error}"] += 1
+            self.result.errors.update(heard.troubles)
             yield heard.in_short
 
     def _is_recovered(self, struck_s: float) -> bool:
@@ -361,6 +360,7 @@ class _Loop:
         wrong = " ".join([*verdict.unfinished, *verdict.broken, *verdict.missing]).split()
         kinds = {turn.thread_id: turn.kind for turn in turns}
         steps = steps_of(self._lab.place.trace)
+        wrong += [f"{turn.thread_id}:" for turn in turns if turn.run_id in self._clients.conflicts]
         told = [each for each in kinds if {f"{each},", f"{each}:"} & {*wrong}]
         for thread_id in told[:STORIES_MOST]:
             for turn in self._clients.sent.turns.values():
