@@ -87,7 +87,9 @@ def check(
         ConfigurationError: One is not fit for its role.
         Unreachable: AWS did not tell, or a cluster does not answer that must.
     """
-    findings = durability_findings(settings.coordination, tier, settings.transient)
+    unsafe = settings.allow_unsafe
+    judge(durability_findings(settings.coordination, tier, settings.transient), allow_unsafe=unsafe)
+    findings: list[Finding] = []
 
     def look(link: Link, at: Settings, judged: Callable[[str], list[Finding]]) -> None:
         try:
@@ -103,7 +105,7 @@ def check(
         look(coordination, settings.coordination, coordination_findings)
     if settings.cache is not None:
         findings += _cache_findings(settings.cache)
-    judge(findings, allow_unsafe=settings.allow_unsafe)
+    judge(findings, allow_unsafe=unsafe)
 
 
 def judge(findings: list[Finding], *, allow_unsafe: bool) -> None:

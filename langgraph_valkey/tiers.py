@@ -123,6 +123,7 @@ class StateTiers(TierCommits, Closing):
         self._on_rewind = hooks.on_rewind
         told = replace(hooks, on_rewind=_weakly(self))
         self._tier = tier
+        self._is_emulated = link is not None
         self.saver = TieredSaver(
             settings.transient, tier=tier, store=self.primary, serde=serde, hooks=told, link=link
         )
@@ -360,6 +361,8 @@ class StateTiers(TierCommits, Closing):
     def _drain_s(self, drain_s: float | None) -> float:
         if drain_s is not None:
             return drain_s
+        if self._is_emulated:
+            return 0.0  # Nobody looks after its loss window.
         return limits.CLOSE_DRAIN_BOUNDS * self.settings.transient.lag_bound_s
 
     def __repr__(self) -> str:

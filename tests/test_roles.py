@@ -16,9 +16,11 @@ from langgraph_valkey.local import LocalValkey
 from langgraph_valkey.roles import Finding, durability_findings, durability_of
 from langgraph_valkey.settings import Settings
 from langgraph_valkey.testing import MemoryLink
+from langgraph_valkey.tier_settings import TierSettings
 from tests.failover_ground import new_prefix
 
 MEMORYDB = "clustercfg.locks.abc123.memorydb.eu-central-1.amazonaws.com"
+NOWHERE = Settings.from_url("valkey://127.0.0.1:1", read_deadline_s=0)
 TRANSIENT = Settings.from_url("valkey://transient")
 IAM: dict[str, Any] = {
     "tls": True,
@@ -163,8 +165,30 @@ def test_a_server_that_hides_its_policy_passes() -> None:
     assert finish(roles.policy_of(MemoryLink(), Settings())) == ""
 
 
-def test_a_cache_that_is_away_stops_nothing() -> None:
-    link = MemoryLink()
-    link.go_down()
-    [found] = finish(roles.cache_unknown(link, Settings()))
-    assert found.is_harmless
+def checked(valkey: LocalValkey, *, must_answer: bool = True, **options: Any) -> None:
+    """Look at clusters whose transient one is the server."""
+    transient = Settings.from_url(valkey.url, key_prefix=new_prefix())
+    link = BlockingLink(options.pop("at", transient))
+    try:
+        given = TierSettings(transient=transient, **options)
+        roles.check(given, None, link, None, must_answer=must_answer)
+    finally:
+        link.close()
+
+
+def test_a_cache_is_looked_at_and_may_be_away(
+    valkey: LocalValkey, caplog: pytest.LogCaptureFixture
+) -> None:
+    checked(valkey, cache=Settings.from_url(valkey.url))
+    assert "set maxmemory-policy to allkeys-lru" in caplog.text
+    checked(valkey, cache=NOWHERE)
+    assert "the cache cluster could not be looked at (Unreachable)" in caplog.text
+
+
+def test_a_cluster_that_does_not_answer_is_an_error_where_it_must(
+    valkey: LocalValkey, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(Unreachable):
+        checked(valkey, at=NOWHERE)
+    checked(valkey, at=NOWHERE, must_answer=False)
+    assert "is not known (Unreachable)" in caplog.text

@@ -1,0 +1,259 @@
+"""`StateTiers` on a real server and a real database: everything in its place."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.memory import InMemorySaver
+
+from langgraph_valkey import Unreachable
+from langgraph_valkey.errors import LockUnavailable
+from langgraph_valkey.link import finish
+from langgraph_valkey.local import LocalValkey
+from langgraph_valkey.primary.records import Message, Outgoing
+from langgraph_valkey.settings import Settings
+from langgraph_valkey.tiers import StateTiers
+from tests.facade_ground import Ground, agent, charge
+from tests.failover_ground import new_prefix
+
+
+@pytest.fixture
+def ground(valkey: LocalValkey, tmp_path: Path) -> Iterator[Ground]:
+    made = Ground(valkey, tmp_path)
+    yield made
+    made.lose()
+
+
+def thread(thread_id: str = "t", turn_id: str = "turn") -> RunnableConfig:
+    return {"configurable": {"thread_id": thread_id, "turn_id": turn_id}}
+
+
+def run(tiers: StateTiers, face: str, *args: Any, **options: Any) -> Any:
+    """Run a turn on one face."""
+    if face == "sync":
+        return tiers.run(*args, **options)
+    return asyncio.run(tiers.arun(*args, **options))
+
+
+# --- commits and runs ------------------------------------------------------------------
+
+
+def test_a_turn_is_run_and_commits_once(ground: Ground) -> None:
+    with ground.tiers() as tiers:
+        graph = agent(tiers)
+        found = tiers.run(graph, {"order_id": "7"}, thread_id="t", run_id="r")
+        assert found["steps"] == ["charged 7", "done"]
+        again = tiers.run(graph, {"order_id": "7"}, thread_id="t", run_id="r")
+        assert again == found
+        assert ground.charges == ["7"]
+        [receipt] = tiers.receipts(thread(turn_id="r"))
+        assert (receipt.op, receipt.key, receipt.result) == ("charge", "7", "charged 7")
+
+
+async def test_a_turn_is_run_and_commits_once_on_the_async_face(ground: Ground) -> None:
+    async with ground.tiers() as tiers:
+        graph = agent(tiers)
+        found = await tiers.arun(graph, {"order_id": "7"}, thread_id="t", run_id="r")
+        assert found["steps"] == ["charged 7", "done"]
+        chunks = [
+            each
+            async for each in tiers.astream(graph, {"order_id": "8"}, thread_id="t", run_id="s")
+        ]
+        assert {"end": {"steps": ["done"]}} in chunks
+        assert ground.charges == ["7", "8"]
+        [receipt] = await tiers.areceipts(thread(turn_id="r"))
+        assert receipt.key == "7"
+
+
+def test_a_turn_is_streamed(ground: Ground) -> None:
+    with ground.tiers() as tiers:
+        chunks = list(tiers.stream(agent(tiers), {"order_id": "7"}, thread_id="t", run_id="r"))
+    assert chunks == [{"pay": {"steps": ["charged 7"]}}, {"end": {"steps": ["done"]}}]
+
+
+@pytest.mark.parametrize("face", ["sync", "async"])
+def test_what_was_lost_is_found_run_again_and_not_charged_again(ground: Ground, face: str) -> None:
+    """A process ends amid a turn, and the server loses the thread with it."""
+    with ground.tiers() as tiers:
+
+        def cut_off(_: Any) -> None:
+            raise Unreachable("the server went away")
+
+        graph = agent(tiers, cut_off)
+        with pytest.raises(Unreachable):
+            run(tiers, face, graph, {"order_id": "7"}, thread_id="t", run_id="r")
+        tiers.close(drain_s=0)
+    ground.lose()
+    with ground.tiers() as tiers:
+        graph = agent(tiers)
+        tiers.register(graph)
+        report = tiers.recover() if face == "sync" else asyncio.run(tiers.arecover())
+        assert report.rerun == ("r",)
+        assert ground.charges == ["7"]
+        values = graph.get_state(thread()).values
+        assert values == {"order_id": "7", "steps": ["charged 7 again", "done"]}
+        assert tiers.recover().fine == ("r",)
+
+
+def test_a_run_that_is_cancelled_is_not_run_again(ground: Ground) -> None:
+    with ground.tiers() as tiers:
+
+        def cut_off(_: Any) -> None:
+            raise Unreachable("the server went away")
+
+        graph = agent(tiers, cut_off)
+        for run_id in ("r", "s"):
+            with pytest.raises(Unreachable):
+                tiers.run(graph, {"order_id": "7"}, thread_id=run_id, run_id=run_id)
+        assert tiers.cancel("r")
+        assert asyncio.run(tiers.acancel("s"))
+        assert not tiers.cancel("r")
+        assert tiers.recover(agent(tiers)).rerun == ()
+
+
+def test_a_commit_outside_a_graph_names_its_turn(ground: Ground) -> None:
+    with ground.tiers() as tiers:
+        with pytest.raises(ValueError, match="names no thread"):
+            tiers.commit("charge", key="7", fn=lambda c: charge(c, "7"))
+        with pytest.raises(ValueError, match="no turn is named"):
+            tiers.receipts()
+        assert not tiers.commit(
+            "charge", key="7", fn=lambda c: charge(c, "7"), config=thread()
+        ).replayed
+        assert tiers.commit(
+            "charge", key="7", fn=lambda c: charge(c, "7"), config=thread()
+        ).replayed
+        tiers.commit("charge", key="7", fn=lambda c: charge(c, "7"), scope="global")
+    assert ground.charges == ["7", "7"]
+
+
+def test_the_decorator_commits_by_the_running_turn(ground: Ground) -> None:
+    with ground.tiers() as tiers:
+        sent: list[Message] = []
+
+        @tiers.committed(op="refund", key="order_id", outbox=[Outgoing("invoice", 1)])
+        def refund(connection: Any, order_id: str) -> str:
+            return charge(connection, order_id)
+
+        graph = agent(tiers, lambda state: print(refund(state["order_id"])))
+        tiers.run(graph, {"order_id": "7"}, thread_id="t", run_id="r")
+        assert [each.op for each in tiers.receipts(thread(turn_id="r"))] == ["charge", "refund"]
+        tiers.outbox.handle("invoice", sent.append)
+        assert tiers.outbox.drain().sent == 1
+        assert (sent[0].op, sent[0].key) == ("refund", "7")
+    assert ground.charges == ["7", "7"]
+
+
+@pytest.mark.parametrize("face", ["sync", "async"])
+async def test_a_commit_wakes_the_outbox_at_once(ground: Ground, face: str) -> None:
+    async with ground.tiers(settings={"outbox_poll_s": 3600.0}) as tiers:
+        loop, sent = asyncio.get_running_loop(), asyncio.Event()
+        tiers.outbox.handle("invoice", lambda _: loop.call_soon_threadsafe(sent.set))
+        tiers.outbox.start()
+        await asyncio.sleep(0.1)  # Its first look is over: it waits now.
+        graph = agent(tiers, outbox=[Outgoing("invoice", 1)])
+        given: Any = {"order_id": "7"}
+        if face == "sync":
+            await asyncio.to_thread(tiers.run, graph, given, thread_id="t", run_id="r")
+        else:
+            await tiers.arun(graph, given, thread_id="t", run_id="r")
+        await asyncio.wait_for(sent.wait(), 20)
+
+
+# --- the tier --------------------------------------------------------------------------
+
+
+def test_the_checkpoint_after_a_commit_is_in_the_tier(ground: Ground) -> None:
+    tier = InMemorySaver()
+    with ground.tiers(tier=tier) as tiers:
+
+        def look(_: Any) -> None:
+            found = tier.get_tuple(thread())
+            assert found is not None
+            assert found.checkpoint["channel_values"]["steps"] == ["charged 7"]
+
+        graph = agent(tiers, look)
+        tiers.run(graph, {"order_id": "7"}, thread_id="t", run_id="r")
+        ground.lose()
+        tiers.close(drain_s=0)
+    with ground.tiers(tier=tier) as tiers:
+        assert agent(tiers).get_state(thread()).values["steps"] == ["charged 7"]
+
+
+@pytest.mark.parametrize("face", ["sync", "async"])
+def test_a_commit_under_another_durability_brings_the_thread_to_the_tier_itself(
+    ground: Ground, face: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    tier = InMemorySaver()
+    with ground.tiers(tier=tier) as tiers:
+        graph, config = agent(tiers), thread()
+        graph.invoke({"order_id": "1", "steps": ["before"]}, config, durability="sync")
+        tier.storage.clear()
+        for order_id in ("7", "8"):
+            if face == "sync":
+                graph.invoke({"order_id": order_id}, config, durability="exit")
+            else:
+                asyncio.run(graph.ainvoke({"order_id": order_id}, config, durability="exit"))
+            assert tier.get_tuple(thread()) is not None
+    assert caplog.text.count("durability='exit'") == 1
+
+
+def test_a_thread_is_deleted_everywhere_and_for_good(ground: Ground) -> None:
+    tier = InMemorySaver()
+    with ground.tiers(tier=tier) as tiers:
+        graph = agent(tiers)
+        tiers.register(graph)
+        tiers.run(graph, {"order_id": "7"}, thread_id="t", run_id="r")
+        kept = tier.storage.copy()
+        tiers.delete_thread("t")
+        assert tier.get_tuple(thread()) is None
+        assert graph.get_state(thread()).values == {}
+        ground.lose()  # Also the server's own note of the deletion.
+        tier.storage.update(kept)
+        report = tiers.recover()
+        assert (report.rerun, report.failed, report.conflicts) == ((), (), ())
+        assert tier.get_tuple(thread()) is None
+        assert asyncio.run(_deleted(tiers)) == {}
+
+
+async def _deleted(tiers: StateTiers) -> Any:
+    """What is left of a thread that is deleted on the async face."""
+    graph = agent(tiers)
+    await tiers.arun(graph, {"order_id": "8"}, thread_id="t", run_id="s")
+    await tiers.adelete_thread("t")
+    found = (await graph.aget_state(thread())).values
+    await tiers.primary.loops.close()
+    return found
+
+
+# --- locks -----------------------------------------------------------------------------
+
+
+async def test_locks_are_in_the_primary_and_never_in_the_transient_cluster(ground: Ground) -> None:
+    async with ground.tiers() as tiers:
+        with tiers.lock("report", 30) as lock:
+            assert lock.token == 1
+            with pytest.raises(LockUnavailable):
+                await tiers.lock("report", 30).__aenter__()
+        async with tiers.lock("report", 30, wait_s=5) as lock:
+            assert lock.token == 2
+        assert ground.keys("*lock*") == []
+        assert "lgv_leases" in ground.tables
+
+
+async def test_locks_are_in_the_coordination_cluster_if_there_is_one(ground: Ground) -> None:
+    prefix = new_prefix()
+    place = Settings.from_url(ground.valkey.url, key_prefix=prefix, durability="sync")
+    async with ground.tiers(settings={"coordination": place}) as tiers:
+        with tiers.lock("report", 30):
+            with pytest.raises(LockUnavailable):
+                await tiers.lock("report", 30).__aenter__()
+            assert ground.valkey.command("KEYS", f"{prefix}*") == [
+                f"{prefix}:{{report}}:lock".encode()
+            ]
+            assert finish(tiers.primary.blocking.acquire("report", "me", 1)) is not None
