@@ -15,12 +15,11 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 from langgraph.graph import START, StateGraph
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
-from typing_extensions import TypedDict
 
 from benchmarks import hasty
 from benchmarks.contenders import OURS
@@ -245,19 +244,19 @@ def _recoveries(session: Session) -> Figure:
         "Each run is of a thread of its own, has ended, and its process has left: all that is "
         "to be found out is that its last checkpoint is there."
     )
-    for kind, url in _urls(session, "recover"):
-        store = SqlStore(url)
-        try:
-            finish(store.blocking.setup())
-            cluster = session.servers.valkey(cluster=True)
-            for face in FACES:
+    for face in FACES:
+        for kind, url in _urls(session, f"recover_{face}"):
+            store = SqlStore(url)
+            try:
+                finish(store.blocking.setup())
+                cluster = session.servers.valkey(cluster=True)
                 contender = hasty.ours(
                     OURS, "ours", face, cluster, cluster.url, lag_bound_s=LAG_BOUND_S
                 )
                 with Opened(contender, session.runner) as who, hasty.quiet():
                     _recover(session, figure, store, who, f"{kind}, {face}", count)
-        finally:
-            session.runner.run(store.aclose())
+            finally:
+                session.runner.run(store.aclose())
     return figure
 
 
@@ -284,8 +283,7 @@ def _recover(
             else:
                 report = runs.recover(graph)
             case.add(OURS, time.perf_counter() - started)
-        assert len(report.fine) % count == 0, report
-        assert report.fine, report
+        assert len(report.fine) == count, report
 
 
 @contextmanager
