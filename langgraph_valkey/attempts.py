@@ -224,8 +224,6 @@ async def at_rest(
     if waiting and all(task.interrupts for task in waiting):
         return "interrupted"
     before, after = breakpoints(known, options)
-    if not (before or after) or not _has_news(found):
-        return ""
     names = {task.name for task in state.tasks}
     if _meets(before, names):
         return "interrupted"
@@ -234,15 +232,6 @@ async def at_rest(
         if _meets(after, _executed(found, parent)):
             return "interrupted"
     return ""
-
-
-def _has_news(found: CheckpointTuple) -> bool:
-    """Whether anything has changed since the graph last stopped at a breakpoint."""
-    seen = found.checkpoint["versions_seen"].get("__interrupt__", {})
-    return any(
-        channel not in seen or str(version) > str(seen[channel])
-        for channel, version in found.checkpoint["channel_versions"].items()
-    )
 
 
 def _executed(found: CheckpointTuple, parent: CheckpointTuple | None) -> set[str]:

@@ -29,27 +29,31 @@ class Rewinds:
 
     def after_fork(self) -> None:
         """Begin anew: the parent looks for what it noticed."""
-        self._due_s: tuple[float, ...] = ()
+        self._lock = threading.Lock()
+        self._due_s: list[float] = []
         self._under_way = threading.Lock()
 
     def failed_over(self) -> None:
         """A failover was noticed."""
         now_s = time.monotonic()
-        self._due_s += (now_s, now_s + AGAIN * self._alive_s)
+        with self._lock:
+            self._due_s += [now_s, now_s + AGAIN * self._alive_s]
 
     def lost(self) -> None:
         """A run of this process was found to be lost."""
-        self._due_s += (time.monotonic(),)
+        with self._lock:
+            self._due_s.append(time.monotonic())
 
     def begin(self) -> bool:
         """Whether a recovery is due; then it is under way until `end`."""
         now_s = time.monotonic()
-        if all(due_s > now_s for due_s in self._due_s):
-            return False
-        if not self._under_way.acquire(blocking=False):
-            return False  # Once more, when that one has ended.
-        self._due_s = tuple(due_s for due_s in self._due_s if due_s > now_s)
-        return True
+        with self._lock:
+            if all(due_s > now_s for due_s in self._due_s):
+                return False
+            if not self._under_way.acquire(blocking=False):
+                return False  # Once more, when that one has ended.
+            self._due_s = [due_s for due_s in self._due_s if due_s > now_s]
+            return True
 
     def end(self) -> None:
         """The recovery has ended."""

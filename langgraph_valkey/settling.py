@@ -103,6 +103,7 @@ class Settling:
         with self._lock:
             waiting = list(self._waiting.values())
         safe, unclear = self._sorted(waiting, now_s)
+        await self._settle(face, safe)
         there = await sights(face.core, face.link, unclear)
         lost = [each for each in unclear if each.run_id not in there]
         with self._lock:
@@ -113,8 +114,8 @@ class Settling:
                         again = replace(each, sight=there[each.run_id])
                         self._waiting[each.run_id] = again
         # Those that are old enough, where that is all there is to go by.
-        safe += [e for e in unclear if e.run_id in there and self._is_old(e, now_s)]
-        await self._settle(face, safe)
+        old = [each for each in unclear if each.run_id in there and self._is_old(each, now_s)]
+        await self._settle(face, old)
         return len(lost)
 
     def _sorted(self, waiting: list[Waiting], now_s: float) -> tuple[list[Waiting], list[Waiting]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import pytest
 
 from langgraph_valkey import admitting, attempts
 from langgraph_valkey.errors import Unreachable
-from langgraph_valkey.link import finish
+from langgraph_valkey.link import Call, finish
 from langgraph_valkey.local import LocalValkey
 from langgraph_valkey.rerun import LATER_RUN, UNKNOWN_HEAD
 from tests.runs_ground import Died, Ground, Party, Trace, chain, dying
@@ -168,14 +168,15 @@ async def test_one_that_was_judged_by_two_is_executed_by_who_claims_it_first(
 
 
 async def test_a_run_whose_owner_lives_is_left_alone(ground: Ground, trace: Trace) -> None:
-    trace.die_at("b")
     writer = ground.join()
+    await writer.run(writer.compiled(chain(trace)), IN, thread_id="u", run_id="ended")
+    trace.die_at("b")
     with dying(), pytest.raises(Died):  # It hangs, say: it still says that it lives.
         await writer.run(writer.compiled(chain(trace)), IN, thread_id="t", run_id="r")
     trace.taken()
     other = ground.join()
     report = await other.recover(other.compiled(chain(trace)))
-    assert (report.busy, report.rerun) == (("r",), ())
+    assert (report.busy, report.rerun, report.fine) == (("ended", "r"), (), ())
     assert trace.taken() == []
     assert writer.known("r").attempt == 1
     # The process itself knows that nothing of its executes it any more.
@@ -329,16 +330,28 @@ async def test_a_thread_that_was_deleted_for_good_stays_so(ground: Ground, trace
 
 
 @pytest.mark.parametrize("kind", ["sync"])
-async def test_a_thousand_runs_that_are_fine_take_two_seconds(ground: Ground, trace: Trace) -> None:
+async def test_a_thousand_runs_that_are_fine_take_two_seconds(
+    ground: Ground, trace: Trace, monkeypatch: pytest.MonkeyPatch
+) -> None:
     writer = ground.join()
     await writer.run(writer.compiled(chain(trace, "a")), IN, thread_id="t", run_id="r")
     ground.multiply("t", "r", 999)
     writer.fall_silent()
     other = ground.join()
     graph = other.compiled(chain(trace, "a"))
+    link, asked = other.runs._blocking.link, list[int]()
+
+    async def counted(calls: Sequence[Call]) -> list[Any]:
+        asked.append(len(calls))
+        return await send(calls)
+
+    send = link.send
+    monkeypatch.setattr(link, "send", counted)
     began_s = time.monotonic()
     report = await other.recover(graph)
     took_s = time.monotonic() - began_s
-    assert len(report.fine) == 1000
     print(f"{took_s:.2f} s")
+    assert len(report.fine) == 1000
     assert took_s <= 2.0
+    assert sum(asked) == 1000
+    assert len(asked) <= 5  # Many at once.

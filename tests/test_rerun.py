@@ -114,6 +114,25 @@ async def test_an_answer_never_goes_to_the_next_question(
     assert other.known("r").outcome == "interrupted"
 
 
+async def test_a_question_that_was_lost_is_asked_again(ground: Ground, trace: Trace) -> None:
+    """The checkpoint is there, and what stood on it is not."""
+    moments: list[Any] = []
+    trace.on["ask"] = lambda: moments.append(ground.moment("t"))
+    writer = ground.join()
+    graph = writer.compiled(asking(trace))
+    await writer.run(graph, IN, thread_id="t", run_id="q")
+    await writer.run(graph, Command(resume="one"), thread_id="t", run_id="r")
+    assert writer.known("q").head == writer.known("r").head
+    trace.on.clear()
+    writer.fall_silent()
+    for moment, lost in ((moments[1], ("r",)), (moments[0], ("q", "r"))):
+        ground.rewind(moment)
+        other, graph, report = await recovered(ground, asking(trace))
+        assert report.rerun == lost
+        assert questions(graph) == ["second?"]
+        other.fall_silent()
+
+
 async def test_an_answer_is_wiped_where_something_else_waits(ground: Ground, trace: Trace) -> None:
     """Beside the task that asks stands one that did not finish: the step goes on for it."""
 
