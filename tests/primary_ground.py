@@ -23,6 +23,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import psycopg
 import pytest
 from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -183,6 +184,13 @@ class Postgres:
             self._server: Any = get_server(folder, cleanup_mode="delete")
         self.socket = folder / ".s.PGSQL.5432"
         self.url = str(self._server.get_uri())
+
+    def url_of_new_database(self) -> str:
+        """Make a database; its URL."""
+        name = new_name()
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name}".encode())
+        return str(self._server.get_uri(database=name))
 
     def stop(self) -> None:
         """End it at once, with all that it has under way."""
