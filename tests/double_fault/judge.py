@@ -115,6 +115,8 @@ def judge_threads(
             for turn in counted
             if answer_to(turn.run_id) not in said
         ]
+        if len(counted) < len(sent):
+            continue  # It went on without a turn that was only reported, in the middle of it.
         wrong = whats_wrong(thread_id, state.values, [turn.run_id for turn in counted])
         wrong += [f"it would go on with {state.next}"] if state.next else []
         verdict.broken += [f"{thread_id}: {each}" for each in wrong if messages]
