@@ -59,6 +59,7 @@ _BY_STATE = {
     "40001": Trouble.BUSY,  # serialization_failure
     "40P01": Trouble.BUSY,  # deadlock_detected
     "55P03": Trouble.BUSY,  # lock_not_available
+    "57014": Trouble.BUSY,  # query_canceled: it took longer than the user's own bound
     "25006": Trouble.GONE,  # read_only_sql_transaction: a primary that was replaced
     "57P01": Trouble.GONE,  # admin_shutdown
     "57P02": Trouble.GONE,  # crash_shutdown
@@ -118,6 +119,12 @@ _TEXTS = {
     ),
 }
 
+_WHY = {
+    Trouble.BUSY: "others were in the way",
+    Trouble.CROWDED: "all connections are in use: give the store a larger pool_size",
+    Trouble.GONE: "it does not answer",
+}
+
 
 def trouble_of(failure: BaseException) -> Trouble | None:
     """What an error means; None if no database gave it."""
@@ -167,13 +174,13 @@ def error_of(trouble: Trouble, tries: int, *, may_be_done: bool) -> Exception:
     if trouble in _TEXTS:
         kind: type[LanggraphValkeyError] = ConfigurationError
         return (StoreFull if trouble is Trouble.FULL else kind)(_TEXTS[trouble])
-    why = {
-        Trouble.BUSY: "others were in the way",
-        Trouble.CROWDED: "all connections are in use: give the store a larger pool_size",
-        Trouble.GONE: "it does not answer",
-    }.get(trouble, "it gave an unexpected error, which is the cause of this one")
+    if trouble is Trouble.OTHER:
+        return ConfigurationError(
+            "the primary store's database gave an unexpected error, and nothing was done: look at "
+            "the cause of this one"
+        )
     return Unreachable(
-        f"the primary store can't be used ({tries} tries), and nothing was done: {why}"
+        f"the primary store can't be used ({tries} tries), and nothing was done: {_WHY[trouble]}"
     )
 
 
