@@ -12,6 +12,7 @@ import pytest
 
 from langgraph_valkey import admitting, attempts
 from langgraph_valkey.errors import Unreachable
+from langgraph_valkey.heads import sights
 from langgraph_valkey.link import Call, finish
 from langgraph_valkey.local import LocalValkey
 from langgraph_valkey.rerun import LATER_RUN, UNKNOWN_HEAD
@@ -355,3 +356,17 @@ async def test_a_thousand_runs_that_are_fine_take_two_seconds(
     assert took_s <= 2.0
     assert sum(asked) == 1000
     assert len(asked) <= 5  # Many at once.
+
+
+@pytest.mark.parametrize("kind", ["sync"])
+async def test_runs_are_seen_behind_the_head_too(ground: Ground, trace: Trace) -> None:
+    before = ground.moment("t")
+    party = ground.join()
+    graph = party.compiled(chain(trace))
+    for run_id in ("r1", "r2"):
+        await party.run(graph, IN, thread_id="t", run_id=run_id)
+    runs, face = [party.known("r1"), party.known("r2")], party.runs._blocking
+    found = finish(sights(face.core, face.link, runs))
+    assert set(found) == {"r1", "r2"}
+    ground.rewind(before)
+    assert finish(sights(face.core, face.link, runs)) == {}

@@ -174,6 +174,37 @@ async def test_an_answer_is_wiped_where_something_else_waits(ground: Ground, tra
     assert sorted(graph.get_state(WHERE).values["log"][-4:]) == ["after", "no", "slow", "yes"]
 
 
+async def test_an_answer_does_not_wander_within_a_subgraph(ground: Ground, trace: Trace) -> None:
+    """The first question was answered there, the second not asked yet: the outer graph
+    knows of neither."""
+
+    def first(state: Log) -> Any:
+        return {"log": [interrupt("first?")]}
+
+    def second(state: Log) -> Any:
+        trace.enter("second")
+        return {"log": [interrupt("second?")]}
+
+    inner = StateGraph(Log)
+    inner.add_node(first)
+    inner.add_node(second)
+    inner.add_edge(START, "first")
+    inner.add_edge("first", "second")
+    outer = StateGraph(Log)
+    outer.add_node("inner", inner.compile())
+    outer.add_edge(START, "inner")
+    writer = ground.join()
+    graph = writer.compiled(outer)
+    await writer.run(graph, IN, thread_id="t", run_id="q")
+    trace.die_at("second")
+    await writer.dies(graph, Command(resume="yes"), thread_id="t", run_id="r")
+    other, graph, report = await recovered(ground, outer)
+    assert "r" in report.rerun
+    assert questions(graph) == ["second?"]
+    await other.run(graph, Command(resume="no"), thread_id="t")
+    assert graph.get_state(WHERE).values["log"][-2:] == ["yes", "no"]
+
+
 async def test_a_question_and_its_answer_are_both_executed_again(
     ground: Ground, trace: Trace
 ) -> None:
