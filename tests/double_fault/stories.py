@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from langchain_core.messages import AIMessage, AnyMessage, ToolMessage
 from langgraph.graph.state import CompiledStateGraph
-from langgraph.pregel.types import StateSnapshot
+from langgraph.types import StateSnapshot
 
 from langgraph_valkey.primary.records import Run
 from tests.double_fault.crew import Turn
