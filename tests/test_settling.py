@@ -64,7 +64,7 @@ async def test_sync_durability_settles_at_once(
         took_s = await until(lambda: party.known("r").state == "settled")
         assert took_s <= 5.0  # By a watermark it would take more than 20.
         assert party.known("r").input == b""
-        assert party.runs.health().settling == 0
+        await until(lambda: party.runs.health().settling == 0)
 
 
 async def test_async_durability_settles_when_the_watermark_has_passed(
