@@ -36,6 +36,7 @@ from langgraph_valkey.primary.sql import SqlStore
 from tests.dynamo_ground import dynamo_server, made_up_client, new_store
 
 FACES = ("blocking", "loops")
+SQL = ("sqlite", "postgresql")
 AT_ONCE = 48
 """Threads: the most that any test has call the blocking face side by side."""
 
@@ -298,15 +299,50 @@ STORES: dict[str, Opening] = {
 }
 
 
+@asynccontextmanager
+async def _opened(
+    request: pytest.FixtureRequest, threads: ThreadPoolExecutor
+) -> AsyncIterator[Ground]:
+    store, face = str(request.param).split("-")
+    async with STORES[store](request, face, threads) as opened:
+        await opened.call("setup")
+        yield opened
+
+
 @pytest.fixture(params=[f"{store}-{face}" for store in STORES for face in FACES])
 async def ground(
     request: pytest.FixtureRequest, threads: ThreadPoolExecutor
 ) -> AsyncIterator[Ground]:
     """Each store on each face, empty and set up."""
-    store, face = str(request.param).split("-")
-    async with STORES[store](request, face, threads) as opened:
-        await opened.call("setup")
+    async with _opened(request, threads) as opened:
         yield opened
+
+
+@pytest.fixture(params=[f"{store}-{face}" for store in SQL for face in FACES])
+async def sql_ground(
+    request: pytest.FixtureRequest, threads: ThreadPoolExecutor
+) -> AsyncIterator[SqlGround]:
+    """The same, of those on SQL."""
+    async with _opened(request, threads) as opened:
+        assert isinstance(opened, SqlGround)
+        yield opened
+
+
+@pytest.fixture(params=SQL)
+def sql_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A SQL database with nothing in it."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/primary.db"
+    server: Postgres = request.getfixturevalue("postgres")
+    return server.url_of_new_database()
+
+
+@pytest.fixture
+def sql_store(sql_url: str) -> Iterator[SqlStore]:
+    """A store in it, not set up."""
+    made = SqlStore(sql_url)
+    yield made
+    made.close()
 
 
 # --- what tests ask for ----------------------------------------------------------------

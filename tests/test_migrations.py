@@ -4,10 +4,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -21,25 +20,17 @@ from langgraph_valkey.primary.records import RunEnd, digest_of
 from langgraph_valkey.primary.sql import SqlStore
 from langgraph_valkey.primary.sql_migrations import STEPS, bring_up
 from langgraph_valkey.primary.sql_schema import PREFIX, Tables
-from tests.primary_ground import Postgres, asked, new_run, postgres, threads  # noqa: F401
+from tests.primary_ground import (  # noqa: F401
+    Postgres,
+    asked,
+    new_run,
+    postgres,
+    sql_store,
+    sql_url,
+    threads,
+)
 
 LAST = len(STEPS)
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """A database with nothing in it."""
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path}/primary.db"
-    server: Postgres = request.getfixturevalue("postgres")
-    return server.url_of_new_database()
-
-
-@pytest.fixture
-def store(url: str) -> Iterator[SqlStore]:
-    made = SqlStore(url)
-    yield made
-    made.close()
 
 
 def tables_of(store: SqlStore) -> Tables:
@@ -58,29 +49,31 @@ def at_version(store: SqlStore, number: int) -> None:
         bring_up(connection, tables_of(store), upto=number)
 
 
-def test_the_tables_are_as_the_statements_see_them(store: SqlStore) -> None:
-    finish(store.blocking.setup())
-    seen = inspect(store.engine)
+def test_the_tables_are_as_the_statements_see_them(sql_store: SqlStore) -> None:
+    finish(sql_store.blocking.setup())
+    seen = inspect(sql_store.engine)
     expected = {
         table.name: {column.name for column in table.columns}
-        for table in tables_of(store).metadata.tables.values()
+        for table in tables_of(sql_store).metadata.tables.values()
     }
     names = [name for name in seen.get_table_names() if name.startswith(PREFIX)]
     made = {name: {column["name"] for column in seen.get_columns(name)} for name in names}
     assert made == expected
-    assert version(store) == LAST
+    assert version(sql_store) == LAST
 
 
-def test_setting_up_again_changes_nothing(store: SqlStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    finish(store.blocking.setup())
+def test_setting_up_again_changes_nothing(
+    sql_store: SqlStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finish(sql_store.blocking.setup())
     monkeypatch.setattr(sql_migrations, "STEPS", (("no SQL",),) * LAST)
-    finish(store.blocking.setup())
-    asyncio.run(store.loops.setup())
+    finish(sql_store.blocking.setup())
+    asyncio.run(sql_store.loops.setup())
 
 
-def test_what_an_older_version_wrote_is_kept(store: SqlStore) -> None:
+def test_what_an_older_version_wrote_is_kept(sql_store: SqlStore) -> None:
     """Commits of version 1 are found by this one, and everything newer works beside them."""
-    at_version(store, 1)
+    at_version(sql_store, 1)
     key = asked().key
     row = {
         "id": key.id,
@@ -96,59 +89,65 @@ def test_what_an_older_version_wrote_is_kept(store: SqlStore) -> None:
     }
     columns = ", ".join(row)
     values = ", ".join(f":{name}" for name in row)
-    with store.engine.begin() as connection:
+    with sql_store.engine.begin() as connection:
         connection.execute(text(f"INSERT INTO lgv_commits ({columns}) VALUES ({values})"), row)
-    finish(store.blocking.setup())
-    assert version(store) == LAST
-    receipt = finish(store.blocking.commit(asked(), lambda _: "another"))
+    finish(sql_store.blocking.setup())
+    assert version(sql_store) == LAST
+    receipt = finish(sql_store.blocking.commit(asked(), lambda _: "another"))
     assert (receipt.replayed, receipt.result) == (True, {"charged": 5})
     assert receipt.committed_at.timestamp() == 1_700_000_000.5
     sending = replace(asked("next"), outbox=(("mail", "1"),))
-    finish(store.blocking.commit(sending, lambda _: None))
-    assert [each.key for each in finish(store.blocking.receipts("thread", "turn"))] == [
+    finish(sql_store.blocking.commit(sending, lambda _: None))
+    assert [each.key for each in finish(sql_store.blocking.receipts("thread", "turn"))] == [
         "A17",
         "next",
     ]
-    assert len(finish(store.blocking.take_messages(["mail"], limit=5, for_s=5))) == 1
+    assert len(finish(sql_store.blocking.take_messages(["mail"], limit=5, for_s=5))) == 1
 
 
 @pytest.mark.parametrize("number", range(1, LAST))
-def test_every_older_version_is_brought_up(store: SqlStore, number: int) -> None:
-    at_version(store, number)
+def test_every_older_version_is_brought_up(sql_store: SqlStore, number: int) -> None:
+    at_version(sql_store, number)
     if number >= 2:
-        with store.engine.begin() as connection:
-            tables = tables_of(store)
+        with sql_store.engine.begin() as connection:
+            tables = tables_of(sql_store)
             connection.execute(insert(tables.threads), {"id": digest_of("thread"), "number": 7})
-    finish(store.blocking.setup())
-    started = finish(store.blocking.start_run(new_run()))
+    finish(sql_store.blocking.setup())
+    started = finish(sql_store.blocking.start_run(new_run()))
     assert started.run is not None
     assert started.run.number == (8 if number >= 2 else 1)
-    assert finish(store.blocking.end_run(started.run.fence, RunEnd("failed", "", 0)))
-    assert finish(store.blocking.acquire("report", "me", 5)) is not None
+    assert finish(sql_store.blocking.end_run(started.run.fence, RunEnd("failed", "", 0)))
+    assert finish(sql_store.blocking.acquire("report", "me", 5)) is not None
 
 
-def test_a_newer_version_is_refused(store: SqlStore) -> None:
-    finish(store.blocking.setup())
-    with store.engine.begin() as connection:
+def test_a_newer_version_is_refused(sql_store: SqlStore) -> None:
+    finish(sql_store.blocking.setup())
+    with sql_store.engine.begin() as connection:
         connection.execute(text(f"INSERT INTO lgv_version VALUES ({LAST + 1})"))
-    for face in (lambda: finish(store.blocking.setup()), lambda: asyncio.run(store.loops.setup())):
-        with pytest.raises(ConfigurationError, match=f"of version {LAST + 1}.*newer release"):
-            face()
+    newer = f"of version {LAST + 1}.*newer release"
+    with pytest.raises(ConfigurationError, match=newer):
+        finish(sql_store.blocking.setup())
+    with pytest.raises(ConfigurationError, match=newer):
+        asyncio.run(sql_store.loops.setup())
 
 
-def test_a_step_that_fails_leaves_nothing(store: SqlStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    at_version(store, 1)
+def test_a_step_that_fails_leaves_nothing(
+    sql_store: SqlStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_version(sql_store, 1)
     broken = ("CREATE TABLE {at}half (id {text})", "CREATE TABLE {at}half (id {text})")
     monkeypatch.setattr(sql_migrations, "STEPS", (STEPS[0], broken))
     with pytest.raises(ConfigurationError, match="unexpected error"):
-        finish(store.blocking.setup())
-    assert version(store) == 1
-    assert not inspect(store.engine).has_table("lgv_half")
+        finish(sql_store.blocking.setup())
+    assert version(sql_store) == 1
+    assert not inspect(sql_store.engine).has_table("lgv_half")
 
 
-def test_processes_that_set_up_at_once_do_it_once(url: str, threads: ThreadPoolExecutor) -> None:
+def test_processes_that_set_up_at_once_do_it_once(
+    sql_url: str, threads: ThreadPoolExecutor
+) -> None:
     """Stores share nothing within a process but the database, so threads will do."""
-    stores = [SqlStore(url) for _ in range(6)]
+    stores = [SqlStore(sql_url) for _ in range(6)]
     try:
         waited = [threads.submit(finish, store.blocking.setup()) for store in stores]
         for setting_up in waited:
@@ -159,12 +158,12 @@ def test_processes_that_set_up_at_once_do_it_once(url: str, threads: ThreadPoolE
             store.close()
 
 
-def test_what_is_not_set_up_says_so(store: SqlStore) -> None:
+def test_what_is_not_set_up_says_so(sql_store: SqlStore) -> None:
     asking: tuple[tuple[Callable[[Any], Any], Any], ...] = (
-        (finish, store.blocking.receipt(asked().key)),
-        (finish, store.blocking.commit(asked(), str)),
-        (asyncio.run, store.loops.commit(asked(), str)),
-        (finish, store.blocking.unsettled_runs(limit=5)),
+        (finish, sql_store.blocking.receipt(asked().key)),
+        (finish, sql_store.blocking.commit(asked(), str)),
+        (asyncio.run, sql_store.loops.commit(asked(), str)),
+        (finish, sql_store.blocking.unsettled_runs(limit=5)),
     )
     for run, call in asking:
         with pytest.raises(ConfigurationError, match=r"call setup\(\) once"):

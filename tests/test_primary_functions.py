@@ -1,0 +1,165 @@
+# ruff: noqa: F811
+"""What users' functions may do with the transaction of a SQL store, and what not."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
+
+from tests.primary_ground import (  # noqa: F401
+    SQL,
+    STORES,
+    SqlGround,
+    asked,
+    postgres,
+    sql_ground,
+    threads,
+)
+
+
+async def test_what_a_function_is_given(sql_ground: SqlGround) -> None:
+    def plain(given: Any) -> str:
+        return type(given).__name__
+
+    async def looping(given: Any) -> str:
+        return type(given).__name__
+
+    class Called:
+        async def __call__(self, given: Any) -> str:
+            return type(given).__name__
+
+    assert (await sql_ground.call("commit", asked("1"), plain)).result == "Connection"
+    for n, fn in enumerate((looping, Called())):
+        commit = sql_ground.call("commit", asked(f"async {n}"), fn)
+        if sql_ground.face == "loops":
+            assert (await commit).result == "AsyncConnection"
+        else:
+            with pytest.raises(TypeError, match="use the async commit"):
+                await commit
+
+
+async def test_a_result_that_is_to_be_awaited_is_refused(sql_ground: SqlGround) -> None:
+    async def looping() -> None: ...
+
+    with pytest.raises(TypeError, match="async def"):
+        await sql_ground.call("commit", asked(), lambda _: looping())
+    assert await sql_ground.call("receipt", asked().key) is None
+
+
+def _swallowing(connection: Connection) -> None:
+    with suppress(RuntimeError):
+        connection.commit()
+
+
+def _failing(connection: Connection) -> None:
+    with suppress(DBAPIError):
+        connection.execute(text("no SQL"))
+
+
+def _driving(connection: Connection) -> None:
+    connection.execute(text("ROLLBACK"))
+
+
+@pytest.mark.parametrize(
+    ("meddle", "hint"),
+    [
+        (Connection.commit, "must not commit"),
+        (_swallowing, "must not commit"),
+        (Connection.rollback, "rolled back"),
+        (_driving, "rolled back"),
+        (_failing, "after one of its statements had failed"),
+    ],
+)
+async def test_a_function_that_meddles_with_the_transaction_undoes_all(
+    sql_ground: SqlGround, meddle: Callable[[Connection], Any], hint: str
+) -> None:
+    add = text(f"UPDATE {sql_ground.bank} SET amount = amount + 1")
+
+    def fn(connection: Connection) -> None:
+        connection.execute(add)
+        meddle(connection)
+        if meddle not in (_swallowing, _failing):
+            connection.execute(add)
+
+    if meddle is _failing and sql_ground.store.engine.dialect.name == "sqlite":
+        await sql_ground.call("commit", asked(), fn)  # There a failed statement undoes itself only.
+        assert await sql_ground.balance() == 1
+        return
+    with pytest.raises(RuntimeError, match=hint):
+        await sql_ground.call("commit", asked(), fn)
+    assert await sql_ground.call("receipt", asked().key) is None
+    assert await sql_ground.balance() == 0
+    assert not (await sql_ground.call("commit", asked(), sql_ground.adding(1))).replayed
+
+
+async def test_the_databases_errors_of_a_function_are_its_own(sql_ground: SqlGround) -> None:
+
+    def breaking(connection: Connection) -> None:
+        connection.execute(text(f"INSERT INTO {sql_ground.bank} VALUES (NULL)"))
+
+    with pytest.raises(IntegrityError):
+        await sql_ground.call("commit", asked(), breaking)
+    assert await sql_ground.call("receipt", asked().key) is None
+
+
+async def test_a_function_in_whose_way_others_were_is_called_again(sql_ground: SqlGround) -> None:
+    calls: list[int] = []
+
+    class Serialization(Exception):
+        sqlstate = "40001"
+
+    def meanwhile() -> None:
+        calls.append(1)
+        if len(calls) < 3:
+            raise OperationalError("UPDATE", {}, Serialization())
+
+    receipt = await sql_ground.call("commit", asked(), sql_ground.adding(1, "done", meanwhile))
+    assert (receipt.result, receipt.replayed, len(calls)) == ("done", False, 3)
+    assert await sql_ground.balance() == 1
+
+
+async def test_a_function_may_use_savepoints(sql_ground: SqlGround) -> None:
+    add = text(f"UPDATE {sql_ground.bank} SET amount = amount + 1")
+
+    def fn(connection: Connection) -> None:
+        with connection.begin_nested():
+            connection.execute(add)
+        with suppress(KeyError), connection.begin_nested():
+            connection.execute(add)
+            raise KeyError
+
+    await sql_ground.call("commit", asked(), fn)
+    assert await sql_ground.balance() == 1
+
+
+async def test_cancelled_anywhere_nothing_is_left_behind(
+    request: pytest.FixtureRequest, threads: ThreadPoolExecutor
+) -> None:
+    seed = random.randrange(1 << 30)
+    print(f"seed {seed}")
+    draw = random.Random(seed)
+    for kind in SQL:
+        async with STORES[kind](request, "loops", threads) as ground:
+            await ground.call("setup")
+            await ground.call("commit", asked("warm"), ground.adding(0))
+            for n in range(60):
+                fn = ground.adding(1, n, lambda: asyncio.sleep(0.001))
+                task = asyncio.ensure_future(ground.call("commit", asked(str(n)), fn))
+                await asyncio.wait([task], timeout=draw.uniform(0, 0.008))
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+            for n in range(60):
+                receipt = await ground.call("commit", asked(str(n)), ground.adding(1, n))
+                assert receipt.result == n
+            assert await ground.balance() == 60
+            assert isinstance(ground, SqlGround)
+            [engine] = ground.store._loops._engines.values()
+            assert engine.pool.checkedout() == 0  # type: ignore[attr-defined]
