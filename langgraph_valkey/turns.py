@@ -21,8 +21,10 @@ from langchain_core.runnables.config import ensure_config
 from langgraph_valkey.primary.records import Fence, Run
 
 TURN_ID = "turn_id"
+RUN = "__lgv_run"
 ATTEMPT = "__lgv_attempt"
-"""Keys with two underscores are kept out of a checkpoint's metadata."""
+"""Which attempt of which run it is. Not in the config's metadata, which a node may have
+replaced by its own; keys with two underscores are kept out of a checkpoint's."""
 _DURABILITY = "__pregel_durability"
 """Where LangGraph puts a run's durability (its CONFIG_KEY_DURABILITY)."""
 
@@ -54,18 +56,32 @@ def turn_of(config: RunnableConfig | None = None) -> Turn:
     """
     given = ensure_config(config)
     configurable: dict[str, Any] = given.get("configurable") or {}
-    metadata: dict[str, Any] = given.get("metadata") or {}
-    attempt, run_id = configurable.get(ATTEMPT), metadata.get("run_id")
-    fence = None
-    if isinstance(attempt, int) and isinstance(run_id, str):
-        fence = Fence(run_id, attempt)
+    thread_id = configurable.get("thread_id")
+    fence = _fence_in(given)
+    if fence is None and config is not None:
+        # A config of the caller's own, within a run: it still is that run's work.
+        around = ensure_config()
+        if (around.get("configurable") or {}).get("thread_id") == thread_id:
+            fence = _fence_in(around)
     return Turn(
-        str(configurable.get("thread_id") or ""),
-        str(configurable.get(TURN_ID) or ""),
+        _text(thread_id),
+        _text(configurable.get(TURN_ID)),
         fence,
         str(configurable.get(_DURABILITY) or ""),
         str(configurable.get("checkpoint_ns") or ""),
     )
+
+
+def _fence_in(config: RunnableConfig) -> Fence | None:
+    configurable: dict[str, Any] = config.get("configurable") or {}
+    run_id, attempt = configurable.get(RUN), configurable.get(ATTEMPT)
+    if isinstance(run_id, str) and isinstance(attempt, int):
+        return Fence(run_id, attempt)
+    return None
+
+
+def _text(value: Any) -> str:
+    return "" if value is None else str(value)
 
 
 def config_of(run: Run, config: RunnableConfig) -> RunnableConfig:
@@ -79,6 +95,7 @@ def config_of(run: Run, config: RunnableConfig) -> RunnableConfig:
         **(config.get("configurable") or {}),
         "thread_id": run.thread_id,
         TURN_ID: run.turn_id,
+        RUN: run.run_id,
         ATTEMPT: run.attempt,
     }
     metadata = {**(config.get("metadata") or {}), "run_id": run.run_id}

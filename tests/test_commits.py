@@ -7,15 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from langchain_core.runnables import RunnableLambda
 from sqlalchemy import Connection, text
 
 from langgraph_valkey import CommitConflict, limits
 from langgraph_valkey.commits import commit
 from langgraph_valkey.link import finish
 from langgraph_valkey.primary.contract import Primary
-from langgraph_valkey.primary.records import Outgoing, Receipt
+from langgraph_valkey.primary.records import Fence, Outgoing, Receipt, Run
 from langgraph_valkey.primary.sql import SqlStore
-from langgraph_valkey.turns import Turn, turn_of
+from langgraph_valkey.turns import Turn, config_of, turn_of
 
 TURN = Turn("thread", "turn", None, "sync", "")
 NOWHERE = Turn("", "", None, "", "")
@@ -169,12 +170,28 @@ def test_where_one_text_ends_and_the_next_begins_counts(primary: Primary) -> Non
     assert not committed(primary, TURN._replace(thread_id="a", turn_id="bc")).replayed
 
 
+RUN = Run(
+    *("run", "thread", "turn", "graph", "sync", b"", "", "{}"),
+    *(1, 3, "owner", True, "running", "", "", 0, 0.0, None),
+)
+
+
 def test_a_turn_is_read_from_a_config() -> None:
-    config: Any = {
-        "configurable": {"thread_id": "t", "turn_id": "u", "__lgv_attempt": 2},
-        "metadata": {"run_id": "r"},
-    }
-    turn = turn_of(config)
-    assert (turn.thread_id, turn.turn_id, turn.fence and turn.fence.attempt) == ("t", "u", 2)
-    assert turn_of({"configurable": {"thread_id": "t"}}).fence is None
+    config = config_of(RUN, {"configurable": {"thread_id": "of another"}, "tags": ["kept"]})
+    assert turn_of(config) == ("thread", "turn", Fence("run", 3), "", "")
+    assert (config["tags"], config["metadata"]["run_id"]) == (["kept"], "run")
+    assert turn_of({"configurable": {"thread_id": 0}})[:3] == ("0", "", None)
     assert turn_of(None) == NOWHERE
+
+
+def test_a_superseded_attempt_is_told_though_a_node_has_metadata_of_its_own() -> None:
+    tool = RunnableLambda(lambda _: turn_of())
+    node = RunnableLambda(lambda _: tool.invoke(0, {"metadata": {"run_id": "of a trace"}}))
+    assert node.invoke(0, config_of(RUN, {})).fence == Fence("run", 3)
+
+
+@pytest.mark.parametrize(("thread", "fence"), [("thread", Fence("run", 3)), ("other", None)])
+def test_a_config_of_the_callers_own_is_still_of_the_run(thread: str, fence: Fence | None) -> None:
+    own: Any = {"configurable": {"thread_id": thread, "turn_id": "turn"}}
+    node = RunnableLambda(lambda _: turn_of(own))
+    assert node.invoke(0, config_of(RUN, {})).fence == fence
