@@ -171,8 +171,24 @@ def test_where_one_text_ends_and_the_next_begins_counts(primary: Primary) -> Non
 
 
 RUN = Run(
-    *("run", "thread", "turn", "graph", "sync", b"", "", "{}"),
-    *(1, 3, "owner", True, "running", "", "", 0, 0.0, None),
+    run_id="run",
+    thread_id="thread",
+    turn_id="turn",
+    graph="graph",
+    face="sync",
+    input=b"",
+    input_sha256="",
+    context="{}",
+    number=1,
+    attempt=3,
+    owner="owner",
+    owner_alive=True,
+    state="running",
+    outcome="",
+    head="",
+    writes=0,
+    started_s=0.0,
+    ended_s=None,
 )
 
 
@@ -185,13 +201,13 @@ def test_a_turn_is_read_from_a_config() -> None:
 
 
 def test_a_superseded_attempt_is_told_though_a_node_has_metadata_of_its_own() -> None:
-    tool = RunnableLambda(lambda _: turn_of())
-    node = RunnableLambda(lambda _: tool.invoke(0, {"metadata": {"run_id": "of a trace"}}))
+    tool: Any = RunnableLambda(lambda _: turn_of())
+    node: Any = RunnableLambda(lambda _: tool.invoke(0, {"metadata": {"run_id": "of a trace"}}))
     assert node.invoke(0, config_of(RUN, {})).fence == Fence("run", 3)
 
 
 @pytest.mark.parametrize(("thread", "fence"), [("thread", Fence("run", 3)), ("other", None)])
 def test_a_config_of_the_callers_own_is_still_of_the_run(thread: str, fence: Fence | None) -> None:
     own: Any = {"configurable": {"thread_id": thread, "turn_id": "turn"}}
-    node = RunnableLambda(lambda _: turn_of(own))
+    node: Any = RunnableLambda(lambda _: turn_of(own))
     assert node.invoke(0, config_of(RUN, {})).fence == fence
