@@ -96,6 +96,7 @@ class SqlGround(Ground):
 
     def __init__(self, *given: Any, schema: str | None = None) -> None:
         super().__init__(*given)
+        self.schema = schema
         self.bank = f"{schema}.bank" if schema else "bank"
         with self.store.engine.begin() as connection:
             connection.execute(text(f"CREATE TABLE {self.bank} (amount BIGINT NOT NULL)"))

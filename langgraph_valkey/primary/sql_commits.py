@@ -61,8 +61,9 @@ _GIVEN = (
 _SENT = ("id", "commit_id", "topic", "topic_digest", "body", "op", "key", "attempts", "error")
 """Columns of a message's row that are known before."""
 
-_OPEN: ColumnElement[Any] = literal_column("'null'")
-"""The result until there is one; nobody else sees it."""
+_OPEN: ColumnElement[Any] = literal_column("''")
+"""The result until there is one: no JSON. Nobody else sees it, unless the function has
+ended the transaction by itself."""
 
 
 class _Placed(NamedTuple):
@@ -141,9 +142,8 @@ class SqlCommits(SqlPart):
         # while this statement waited: then it is visible only to the next one.
         if placed.result is not None:
             at = moment(placed.committed_s)
-            return Receipt(
-                key.op, key.key, json.loads(placed.result), True, at, placed.payload_sha256
-            )
+            result = _result_of(key.op, placed.result)
+            return Receipt(key.op, key.key, result, True, at, placed.payload_sha256)
         found = self._find(connection, key.id)
         if found is None:
             raise RunTakenOver(
@@ -273,8 +273,20 @@ def _read(row: Row[Any]) -> Receipt:
     return Receipt(
         op=row.op,
         key=row.key,
-        result=json.loads(row.result),
+        result=_result_of(row.op, row.result),
         replayed=True,
         committed_at=moment(row.committed_s),
         payload_sha256=row.payload_sha256,
     )
+
+
+def _result_of(op: str, result: str) -> Any:
+    """What a commit came to, if it is known."""
+    if not result:
+        raise RuntimeError(
+            f"a commit {op!r} has a record but no result: its function has ended the transaction "
+            "by itself, by a COMMIT of its own or a script, so nobody knows whether all of it was "
+            "done. Mend the function, find out what it did, then delete the row of table "
+            "lgv_commits whose result is empty, or give it its result"
+        )
+    return json.loads(result)

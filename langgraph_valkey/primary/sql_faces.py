@@ -62,6 +62,11 @@ def _lent(connection: Connection) -> Iterator[None]:
         info.pop(_GUARDED, None)
     if connection.get_transaction() is not transaction:
         raise was_rolled_back()
+    if not _is_begun(connection):
+        raise RuntimeError(
+            "the function has ended the transaction it was given: it must neither have rolled back "
+            "nor committed, be it by a statement or a script (sqlite3's executescript does)"
+        )
     if transaction is not None and not transaction.is_active and not connection.invalidated:
         raise _may_not_commit()  # It tried to, and went on.
 
@@ -72,6 +77,16 @@ def _begin(connection: Connection) -> None:
         driver: Any = connection.connection.driver_connection
         if not driver.in_transaction:  # An engine of the user's may have begun by itself.
             connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _is_begun(connection: Connection) -> bool:
+    """Whether the database is in a transaction on this connection."""
+    if connection.invalidated:
+        return True  # It broke, which shows later.
+    driver: Any = connection.connection.driver_connection
+    if connection.dialect.name == "sqlite":
+        return bool(driver.in_transaction)
+    return bool(driver.info.transaction_status)  # 0: idle.
 
 
 def _settled(result: Any) -> Any:
