@@ -38,6 +38,9 @@ POLL_S = 0.1
 OLDER_MOST = 1_000
 """Older runs of one thread that are looked at: those of a day, of a busy one."""
 
+EDITS_MOST = 100
+"""Edits of a state, one on the other, behind which the turn is looked for that is resumed."""
+
 
 @dataclass(frozen=True, slots=True)
 class Over:
@@ -108,7 +111,7 @@ async def _try(parts: Parts, face: Face, order: Order) -> Attempt | Over | _Bloc
         )
     if lost:
         seen = await look(face, order.thread_id)
-    new = _recorded(parts, face, order, seen[0])
+    new = _recorded(parts, face, order, seen[0], await _turn_of(face, order, seen[0]))
     started = await face.primary.start_run(new)
     run = started.run
     if run is None:
@@ -165,7 +168,23 @@ def _raise_if_stuck(run: Run, verdict: Verdict) -> None:
         ) from verdict.error
 
 
-def _recorded(parts: Parts, face: Face, order: Order, found: CheckpointTuple | None) -> NewRun:
+async def _turn_of(face: Face, order: Order, found: CheckpointTuple | None) -> str:
+    """The turn of a run: the one that is given, that it resumes, or its own."""
+    given = order.turn_id or (order.config.get("configurable") or {}).get(TURN_ID)
+    if given is None and resumes(order.given):
+        for _ in range(EDITS_MOST):
+            given = found.metadata.get(TURN_ID) if found is not None else None
+            if given is not None or found is None or found.parent_config is None:
+                break
+            # Somebody has edited the state since; that belongs to no turn.
+            parent_id = found.parent_config["configurable"]["checkpoint_id"]
+            found, _sight = await look(face, order.thread_id, parent_id)
+    return str(given or order.run_id)
+
+
+def _recorded(
+    parts: Parts, face: Face, order: Order, found: CheckpointTuple | None, turn_id: str
+) -> NewRun:
     """What is recorded of a run.
 
     Raises:
@@ -190,13 +209,10 @@ def _recorded(parts: Parts, face: Face, order: Order, found: CheckpointTuple | N
             f"takes at most {face.primary.room.input_bytes_max}: store it elsewhere, and give "
             "its name"
         )
-    turn_id = order.turn_id or (order.config.get("configurable") or {}).get(TURN_ID)
-    if turn_id is None and resumes(order.given) and found is not None:
-        turn_id = found.metadata.get(TURN_ID)
     return NewRun(
         run_id=order.run_id,
         thread_id=order.thread_id,
-        turn_id=str(turn_id or order.run_id),
+        turn_id=turn_id,
         graph=order.known.name,
         face=face.kind,
         input=given,

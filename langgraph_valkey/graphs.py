@@ -13,6 +13,9 @@ from langgraph_valkey.errors import ConfigurationError
 from langgraph_valkey.receipts_note import WithReceipts
 from langgraph_valkey.saver import ValkeySaver
 
+_UNNAMED = "LangGraph"
+"""What LangGraph calls a graph that was given no name."""
+
 
 @dataclass(frozen=True, slots=True)
 class Known:
@@ -82,12 +85,11 @@ class Graphs:
         if there is None:
             return self.add(graph)
         self._check(graph)
-        if set(there.graph.nodes) != set(graph.nodes):
+        if not _is_same(there, graph):
             raise ConfigurationError(
                 f"two graphs are named {there.name!r}, so a re-run could take the wrong one: give "
                 "them names by compile(name=...) or register(graph, name)"
             )
-        # Compiled anew, as some do for each request.
         return self.add(graph, there.name, with_receipts=there.with_receipts, config=there.config)
 
     def find(self, name: str, given: Mapping[str, Known]) -> Known | None:
@@ -118,3 +120,13 @@ class Graphs:
                 f"{type(graph).__name__} is not compiled with the saver that runs are kept by: "
                 "compile it with checkpointer= that saver"
             )
+
+
+def _is_same(there: Known, graph: Any) -> bool:
+    """Whether a graph is one that is known, compiled anew, as some do for each request.
+
+    The name that all have who were given none says nothing.
+    """
+    if there.name == _UNNAMED:
+        return getattr(there.graph, "builder", None) is getattr(graph, "builder", there)
+    return set(there.graph.nodes) == set(graph.nodes)

@@ -52,8 +52,20 @@ def by_message(
         return None if placed is None else {MESSAGES: placed}
     if not isinstance(given, dict) or MESSAGES not in given or MESSAGES not in graph.channels:
         return given
-    messages = given[MESSAGES]
-    return {**given, MESSAGES: [note, *(messages if isinstance(messages, list) else [messages])]}
+    messages = given[MESSAGES] if isinstance(given[MESSAGES], list) else [given[MESSAGES]]
+    at = 0
+    while at < len(messages) and _is_result(messages[at]):
+        at += 1  # Results of tools that the caller has run belong to who asked for them.
+    return {**given, MESSAGES: [*messages[:at], note, *messages[at:]]}
+
+
+def _is_result(message: Any) -> bool:
+    """Whether it is a tool's result, in any of the forms that LangChain takes."""
+    if isinstance(message, dict):
+        return "tool" in (message.get("role"), message.get("type"))
+    if isinstance(message, tuple):
+        return bool(message) and message[0] == "tool"
+    return isinstance(message, ToolMessage)
 
 
 def _text(receipts: Sequence[Receipt]) -> str:

@@ -1,0 +1,90 @@
+"""Which turn a run belongs to, and which graph it is of: what commits and re-runs go by."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
+from langgraph.graph import START, StateGraph
+from langgraph.types import Command, interrupt
+
+from langgraph_valkey import ConfigurationError
+from langgraph_valkey.local import LocalValkey
+from langgraph_valkey.primary.records import Receipt, moment
+from langgraph_valkey.receipts_note import by_message
+from tests.runs_ground import Chat, Ground, Log, Trace, chain
+from tests.test_commits import RUN
+
+
+@pytest.fixture
+async def ground(kind: str, valkey: LocalValkey, tmp_path: Path) -> AsyncIterator[Ground]:
+    made = Ground(kind, valkey, tmp_path)
+    yield made
+    await made.leave()
+
+
+async def test_a_turn_goes_on_behind_an_edit_of_the_state(ground: Ground) -> None:
+    """A person changes the state at an interrupt: what was committed stays committed."""
+    party = ground.join()
+    replayed: list[bool] = []
+
+    def first(_: Log) -> dict[str, Any]:
+        return {"log": ["first"]}
+
+    def ship(_: Log) -> dict[str, Any]:
+        replayed.append(party.commit("charge", "order").replayed)
+        return {"log": [interrupt("ship?")]}
+
+    builder = StateGraph(Log)
+    builder.add_node("first", first)
+    builder.add_node("ship", ship)
+    builder.add_edge(START, "first")
+    builder.add_edge("first", "ship")
+    graph = party.compiled(builder)
+    await party.run(graph, {"log": []}, thread_id="t", run_id="r")
+    for edit in ("one", "two"):
+        graph.update_state({"configurable": {"thread_id": "t"}}, {"log": [edit]}, as_node="first")
+    await party.run(graph, None, thread_id="t", run_id="r2")
+    await party.run(graph, Command(resume="yes"), thread_id="t", run_id="r3")
+    assert replayed == [False, True, True]
+    assert {party.known(each).turn_id for each in ("r", "r2", "r3")} == {"r"}
+
+
+async def test_a_new_question_is_a_new_turn(ground: Ground) -> None:
+    party = ground.join()
+    graph = party.compiled(chain(Trace()))
+    for run_id in ("r", "r2"):
+        await party.run(graph, {"log": ["in"]}, thread_id="t", run_id=run_id)
+        assert party.known(run_id).turn_id == run_id
+
+
+async def test_graphs_without_names_are_not_taken_for_one_another(ground: Ground) -> None:
+    """All have the name that LangGraph gives; most agents have the same nodes as well."""
+    party = ground.join()
+    one, other = chain(Trace()), chain(Trace())
+    for _ in range(2):  # Compiled anew it is the same.
+        await party.run(one.compile(checkpointer=party.saver), {"log": []}, thread_id="t")
+    with pytest.raises(ConfigurationError, match=r"compile\(name=\.\.\.\)"):
+        await party.run(other.compile(checkpointer=party.saver), {"log": []}, thread_id="u")
+
+
+NOTE = [Receipt("charge", "1001", "done", replayed=True, committed_at=moment(0), payload_sha256="")]
+
+
+@pytest.mark.parametrize(
+    "result",
+    [ToolMessage("blue", tool_call_id="1"), ("tool", "blue"), {"role": "tool", "content": "blue"}],
+)
+def test_a_note_does_not_part_results_from_the_calls_they_answer(result: Any) -> None:
+    """The caller has run a tool itself, and gives its result: no provider takes another order."""
+    builder = StateGraph(Chat)
+    builder.add_node("answer", lambda _: {"messages": [AIMessage("so")]})
+    builder.add_edge(START, "answer")
+    given = {"messages": [result, HumanMessage("go on")]}
+    told = by_message(builder.compile(), RUN, given, NOTE, {})["messages"]
+    assert told[0] == result
+    assert told[1].id == "receipts-run"
+    assert told[2] == given["messages"][1]
