@@ -38,7 +38,7 @@ async def test_a_turn_goes_on_behind_an_edit_of_the_state(ground: Ground) -> Non
         replayed.append(party.commit("charge", "order").replayed)
         return {"log": [interrupt("ship?")]}
 
-    builder = StateGraph(Log)
+    builder: Any = StateGraph(Log)
     builder.add_node("first", first)
     builder.add_node("ship", ship)
     builder.add_edge(START, "first")
@@ -80,7 +80,7 @@ NOTE = [Receipt("charge", "1001", "done", replayed=True, committed_at=moment(0),
 )
 def test_a_note_does_not_part_results_from_the_calls_they_answer(result: Any) -> None:
     """The caller has run a tool itself, and gives its result: no provider takes another order."""
-    builder = StateGraph(Chat)
+    builder: Any = StateGraph(Chat)
     builder.add_node("answer", lambda _: {"messages": [AIMessage("so")]})
     builder.add_edge(START, "answer")
     given = {"messages": [result, HumanMessage("go on")]}
