@@ -34,6 +34,7 @@ def test_what_was_committed_is_sent_once(ground: Ground) -> None:
     outbox = ground.handling()
     assert outbox.drain() == Drained(sent=2)
     assert sorted(map(str, ground.bodies)) == ["second", "{'cents': 5}"]
+    ground.make_due()
     assert outbox.drain() == Drained()
     assert [(each.op, each.key, each.attempts) for each in ground.seen] == [("charge", "1", 1)] * 2
     assert len({each.idempotency_key for each in ground.seen}) == 2

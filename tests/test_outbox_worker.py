@@ -7,6 +7,7 @@ import logging
 import multiprocessing
 import os
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 
 from langgraph_valkey.errors import Unreachable
+from langgraph_valkey.outbox import Outbox
 from langgraph_valkey.primary.records import Message
 from tests.outbox_ground import SECRET, TOPIC, Ground, failing, until
 
@@ -28,6 +30,14 @@ def ground(tmp_path: Path) -> Iterator[Ground]:
 
 
 # --- the worker ------------------------------------------------------------------------
+
+
+def start_idle(ground: Ground, outbox: Outbox) -> None:
+    """Start the worker, and wait until it has nothing to do."""
+    ground.commit("0")
+    outbox.start()
+    until(lambda: outbox.health().sent == 1)
+    time.sleep(0.1)  # It looks once more, and waits then.
 
 
 def test_a_commit_wakes_the_worker_at_once(ground: Ground) -> None:
@@ -86,11 +96,12 @@ def test_a_handler_may_stop_the_worker(ground: Ground) -> None:
     ground.commit("1")
     outbox.start()
     until(lambda: not outbox.health().working)
+    until(lambda: outbox.health().sent == 1)
 
 
 def test_the_worker_is_collected_with_its_outbox(ground: Ground) -> None:
     outbox = ground.handling(poll_s=3600.0)
-    outbox.start()
+    start_idle(ground, outbox)
     ground.outboxes.clear()
     del outbox
     gc.collect()
@@ -128,17 +139,19 @@ def test_a_forked_child_has_a_worker_of_its_own(ground: Ground) -> None:
         results.put((os.getpid(), message.body))
 
     outbox.handle(TOPIC, note)
-    outbox.start()
+    start_idle(ground, outbox)
+    assert results.get() == (os.getpid(), SECRET)
 
     def child() -> None:
         outbox.handle("child", note)
         ground.commit("1", "from the child", topic="child")
         outbox.wake()
-        until(lambda: outbox.health().sent == 1)
+        until(lambda: outbox.health().sent == 2)
         os._exit(0)
 
     process = multiprocessing.get_context("fork").Process(target=child)
-    process.start()
+    with outbox._lock:  # As if a thread of the parent held it just now.
+        process.start()
     assert results.get() == (process.pid, "from the child")
     process.join(20)
     assert process.exitcode == 0

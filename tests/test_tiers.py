@@ -189,17 +189,17 @@ def test_the_checkpoint_after_a_commit_is_in_the_tier(ground: Ground) -> None:
 def test_a_commit_under_another_durability_brings_the_thread_to_the_tier_itself(
     ground: Ground, face: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    tier = InMemorySaver()
+    tier, there = InMemorySaver(), list[bool]()
     with ground.tiers(tier=tier) as tiers:
-        graph, config = agent(tiers), thread()
-        graph.invoke({"order_id": "1", "steps": ["before"]}, config, durability="sync")
-        tier.storage.clear()
+        graph = agent(tiers, lambda _: there.append(tier.get_tuple(thread()) is not None))
+        graph.invoke({"order_id": "1"}, thread(), durability="sync")
         for order_id in ("7", "8"):
+            tier.storage.clear()
             if face == "sync":
-                graph.invoke({"order_id": order_id}, config, durability="exit")
+                graph.invoke({"order_id": order_id}, thread(), durability="exit")
             else:
-                asyncio.run(graph.ainvoke({"order_id": order_id}, config, durability="exit"))
-            assert tier.get_tuple(thread()) is not None
+                asyncio.run(graph.ainvoke({"order_id": order_id}, thread(), durability="exit"))
+    assert there == [True] * 3
     assert caplog.text.count("durability='exit'") == 1
 
 
@@ -211,6 +211,7 @@ def test_a_thread_is_deleted_everywhere_and_for_good(ground: Ground) -> None:
         tiers.run(graph, {"order_id": "7"}, thread_id="t", run_id="r")
         kept = tier.storage.copy()
         tiers.delete_thread("t")
+        assert finish(tiers.primary.blocking.unsettled_runs(thread_id="t", limit=9)) == []
         assert tier.get_tuple(thread()) is None
         assert graph.get_state(thread()).values == {}
         ground.lose()  # Also the server's own note of the deletion.

@@ -17,8 +17,7 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.checkpoint.memory import InMemorySaver
 
-from langgraph_valkey import ConfigurationError, Hooks, Unreachable, ValkeySaver
-from langgraph_valkey.link import finish
+from langgraph_valkey import ConfigurationError, Hooks, Unreachable, ValkeySaver, roles
 from langgraph_valkey.local import LocalValkey
 from langgraph_valkey.loss_window.report import RecoveryReport
 from langgraph_valkey.primary.opening import open_store
@@ -220,12 +219,27 @@ def test_leaving_twice_and_without_a_use(ground: Ground) -> None:
     asyncio.run(tiers.aclose(drain_s=0))
 
 
-def test_a_store_of_the_callers_stays_open(ground: Ground) -> None:
-    store = open_store(f"sqlite:///{ground.path}")
-    with ground.tiers(store=store) as tiers:
-        tiers.commit("charge", key="7", fn=lambda c: charge(c, "7"), config=thread())
-    assert finish(store.blocking.receipts("t", "turn"))
+def test_a_store_of_the_callers_stays_open(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, closed = open_store(f"sqlite:///{ground.path}"), list[str]()
+    with monkeypatch.context() as patched:
+        patched.setattr(store, "close", lambda: closed.append("blocking"))
+        patched.setattr(store, "aclose", lambda: closed.append("async"))
+        with ground.tiers(store=store) as tiers:
+            tiers.commit("charge", key="7", fn=lambda c: charge(c, "7"), config=thread())
+        asyncio.run(ground.tiers(store=store).aclose())
+    assert closed == []
     store.close()
+
+
+def test_clusters_are_looked_at_once(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[Any] = []
+    monkeypatch.setattr(roles, "check", lambda *_, **how: looks.append(how))
+    with ground.tiers() as tiers:
+        for key in ("7", "8"):
+            tiers.commit("charge", key=key, fn=lambda c: charge(c, "7"), config=thread())
+        assert looks == [{"must_answer": False}]
+        tiers.setup()
+        assert looks[1:] == [{"must_answer": True}]
 
 
 def test_tiers_are_collected_when_they_are_let_go(ground: Ground) -> None:
