@@ -112,9 +112,14 @@ class SqlStore:
                 "a SQL store takes either a URL, or two engines of your own (engine and "
                 "async_engine, for its two faces)"
             )
-        kind = self.engine.dialect.name
+        kind, driver = self.engine.dialect.name, self.engine.dialect.driver
         if kind not in get_args(Kind):
             raise ConfigurationError(f"a SQL store can't be on {kind!r}: use SQLite or PostgreSQL")
+        if kind == "postgresql" and driver != "psycopg":
+            raise ConfigurationError(
+                f"a SQL store on PostgreSQL can't use {driver!r}: make the engine for a URL that "
+                "begins with postgresql+psycopg://"
+            )
         if schema is not None and kind != "postgresql":
             raise ConfigurationError("SQLite has no schemas: leave schema out, or use another file")
         tables = Tables(cast(Kind, kind), schema)

@@ -25,9 +25,13 @@ POOL_OVERFLOW = 10
 POOL_TIMEOUT_S = 30.0
 """How long a call waits for a connection while all are in use."""
 
-BUSY_TIMEOUT_S = 30.0
-"""How long a transaction waits for another one's on SQLite, which lets one write at a
-time: longer than any that is meant to be short."""
+TURN_TIMEOUT_MS = 100
+"""How long SQLite itself waits for another one's transaction. What is longer is waited
+for outside of it, where a task can be cancelled and an event loop goes on; and a bit of
+it inside, since it looks again the soonest."""
+
+SET_UP_TIMEOUT_S = 5.0
+"""How long a new connection waits while another one turns the write-ahead log on."""
 
 CONNECT_TIMEOUT_S = 3
 """How long connecting to PostgreSQL may take, in whole seconds."""
@@ -103,7 +107,7 @@ class Address:
 
     def _options(self) -> dict[str, Any]:
         if self.kind == "sqlite":
-            arguments: dict[str, Any] = {"timeout": BUSY_TIMEOUT_S}
+            arguments: dict[str, Any] = {"timeout": SET_UP_TIMEOUT_S}
         else:
             arguments = {
                 "connect_timeout": CONNECT_TIMEOUT_S,
@@ -155,4 +159,5 @@ def _durable(connection: Any, _: Any) -> None:
     cursor = connection.cursor()
     cursor.execute("PRAGMA journal_mode=WAL")
     cursor.execute("PRAGMA synchronous=FULL")
+    cursor.execute(f"PRAGMA busy_timeout={TURN_TIMEOUT_MS}")
     cursor.close()

@@ -7,27 +7,37 @@ made, since their connections would stay open.
 
 SQLite lets one write at a time. A transaction that begins to read and writes later may
 find that another one wrote in between, and fails then however long it is willing to
-wait; so each begins as a writer (``BEGIN IMMEDIATE``), and waits in the beginning.
+wait; so each begins as a writer (``BEGIN IMMEDIATE``), and waits in the beginning: a
+little in SQLite, where nothing can end it, and else here, where a task can be cancelled.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, event
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from langgraph_valkey.primary.sql_database import Transaction
-from langgraph_valkey.primary.sql_errors import was_rolled_back
+from langgraph_valkey.errors import ConfigurationError
+from langgraph_valkey.primary.sql_database import Face, Transaction
+from langgraph_valkey.primary.sql_errors import Trouble, trouble_of, was_rolled_back
 
 T = TypeVar("T")
+
+TURN_MOST_S = 30.0
+"""How long a transaction waits for another one's on SQLite: longer than any that is
+meant to be short."""
+
+TURN_PAUSE_S = 0.01
+"""How long one stands aside between two looks whether SQLite lets it write."""
 
 _GUARDED = "lgv_guarded"
 """Marks a connection that is lent to a function of the user's."""
@@ -71,12 +81,35 @@ def _lent(connection: Connection) -> Iterator[None]:
         raise _may_not_commit()  # It tried to, and went on.
 
 
-def _begin(connection: Connection) -> None:
-    """Become a writer at once, where that has to be said."""
-    if connection.dialect.name == "sqlite":
-        driver: Any = connection.connection.driver_connection
-        if not driver.in_transaction:  # An engine of the user's may have begun by itself.
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
+def _begin_on_sqlite(connection: Connection) -> None:
+    """Become a writer at once."""
+    if not connection.in_transaction():
+        connection.begin()  # An engine of the user's may send a BEGIN of its own by this.
+    driver: Any = connection.connection.driver_connection
+    if not driver.in_transaction:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+async def _in_turn(begin: Callable[[], Awaitable[None]], face: Face, for_s: float) -> None:
+    """Begin as soon as others are done."""
+    until_s = face.now() + for_s
+    while True:
+        try:
+            return await begin()
+        except OperationalError as failure:
+            if trouble_of(failure) is not Trouble.BUSY or face.now() >= until_s:
+                raise
+        await face.sleep(TURN_PAUSE_S)
+
+
+def _check_on_postgresql(connection: Connection) -> None:
+    """Refuse a connection that commits each statement by itself."""
+    driver: Any = connection.connection.driver_connection
+    if driver.autocommit:
+        raise ConfigurationError(
+            "the primary store's engine is in AUTOCOMMIT mode, which has no transactions: give it "
+            "an engine of any other isolation_level"
+        )
 
 
 def _is_begun(connection: Connection) -> bool:
@@ -139,13 +172,21 @@ class BlockingFace:
         self.engine = engine
         self._reading = engine.execution_options(isolation_level="AUTOCOMMIT")
         self._is_ours = is_ours
+        self._turn_s = TURN_MOST_S if is_ours else 0.0
         self._inherited: list[Any] = []
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Transaction]:
         """Begin a transaction; see `Face`."""
         with self.engine.connect() as connection:
-            _begin(connection)
+            if connection.dialect.name == "sqlite":
+
+                async def begin() -> None:
+                    _begin_on_sqlite(connection)
+
+                await _in_turn(begin, self, self._turn_s)
+            else:
+                _check_on_postgresql(connection)
             try:
                 yield _BlockingTransaction(connection)
             except BaseException:
@@ -207,6 +248,7 @@ class LoopsFace:
     def __init__(self, engine: Callable[[], AsyncEngine], *, is_ours: bool) -> None:
         self._make = engine
         self._is_ours = is_ours
+        self._turn_s = TURN_MOST_S if is_ours else 0.0
         self._lock = threading.Lock()
         self._engines: dict[asyncio.AbstractEventLoop, AsyncEngine] = {}
         self._inherited: list[Any] = []
@@ -217,7 +259,10 @@ class LoopsFace:
         engine = await self._engine()
         async with engine.connect() as connection:
             if engine.dialect.name == "sqlite":
-                await connection.run_sync(_begin)
+                begin = functools.partial(connection.run_sync, _begin_on_sqlite)
+                await _in_turn(begin, self, self._turn_s)
+            else:
+                _check_on_postgresql(connection.sync_connection)  # type: ignore[arg-type]
             try:
                 yield _LoopTransaction(connection)
             except BaseException:
