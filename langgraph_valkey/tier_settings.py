@@ -25,7 +25,15 @@ import os
 from collections.abc import Mapping
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from langgraph_valkey.errors import ConfigurationError
 from langgraph_valkey.settings import ConnectionSettings, Settings
@@ -65,8 +73,8 @@ class TierSettings(BaseModel):
             locks are kept in the primary store.
         primary: URL of the primary store: ``sqlite:///file``, ``postgresql://...`` or
             ``dynamodb://...``. Never shown, since it may hold a password.
-        primary_schema: The schema of its tables, where it has schemas; that of the
-            connection if not given.
+        primary_schema: The schema of its tables on PostgreSQL; that of the connection if
+            not given.
         allow_unsafe: Only warn where a cluster is not as durable as what it holds needs.
         owner_alive_s: After how long of silence of a process its runs may be taken over.
         recover_on_rewind: Whether a failover that lost something makes this process look
@@ -109,6 +117,12 @@ class TierSettings(BaseModel):
                 "or dynamodb://..."
             )
         return url
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.primary_schema and not self.primary.get_secret_value().startswith("postgres"):
+            raise ConfigurationError("primary_schema is for PostgreSQL only: leave it out")
+        return self
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None, **overrides: Any) -> Self:

@@ -78,6 +78,7 @@ def test_the_process_environment_is_the_default(monkeypatch: pytest.MonkeyPatch)
         ({URL: "valkey://h", "LANGGRAPH_VALKEY_OUTBOX_ATTEMPTS_MOST": "0"}, "outbox_attempts_most"),
         ({URL: "valkey://h", "LANGGRAPH_VALKEY_PRIMARY": "agents.db"}, "primary is no URL"),
         ({URL: "valkey://h", "LANGGRAPH_VALKEY_PRIMARY_SCHEMA": ""}, "primary_schema"),
+        ({URL: "valkey://h", "LANGGRAPH_VALKEY_PRIMARY_SCHEMA": "agents"}, "PostgreSQL only"),
     ],
 )
 def test_what_is_wrong_is_named(environ: dict[str, str], said: str) -> None:
