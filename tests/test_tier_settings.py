@@ -98,7 +98,7 @@ def test_clusters_may_be_urls_or_connections() -> None:
 def test_settings_are_frozen_and_know_their_fields() -> None:
     settings = TierSettings(transient=Settings())
     with pytest.raises(ValidationError):
-        settings.owner_alive_s = 1.0  # type: ignore[misc]
+        settings.owner_alive_s = 1.0
     with pytest.raises(ValidationError):
         TierSettings(transient=Settings(), primry="sqlite:///x")  # type: ignore[call-arg]
 
