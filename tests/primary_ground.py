@@ -25,7 +25,7 @@ from typing import Any, TypeAlias
 
 import psycopg
 import pytest
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Engine, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from langgraph_valkey.link import finish
@@ -101,6 +101,11 @@ class SqlGround(Ground):
         with self.store.engine.begin() as connection:
             connection.execute(text(f"CREATE TABLE {self.bank} (amount BIGINT NOT NULL)"))
             connection.execute(text(f"INSERT INTO {self.bank} VALUES (0)"))
+
+    def engines(self) -> list[Engine]:
+        """Those of both faces, as far as they were used."""
+        face: Any = self.store.loops._database._face
+        return [self.store.engine, *(engine.sync_engine for engine in face._engines.values())]
 
     def adding(
         self, amount: int, result: Any = None, meanwhile: Callable[[], Any] = lambda: None

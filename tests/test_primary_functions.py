@@ -5,14 +5,16 @@ from __future__ import annotations
 
 import asyncio
 import random
+import sqlite3
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
+import psycopg
 import pytest
-from sqlalchemy import Connection, text
-from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
+from sqlalchemy import Connection, event, text
+from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from tests.primary_ground import (  # noqa: F401
     SQL,
@@ -112,16 +114,21 @@ async def test_the_databases_errors_of_a_function_are_its_own(sql_ground: SqlGro
 
 async def test_a_function_in_whose_way_others_were_is_called_again(sql_ground: SqlGround) -> None:
     calls: list[int] = []
+    in_the_way: Exception = psycopg.errors.SerializationFailure()
+    if sql_ground.store.engine.dialect.name == "sqlite":
+        in_the_way = sqlite3.OperationalError()
+        in_the_way.sqlite_errorcode = sqlite3.SQLITE_BUSY
 
-    class Serialization(Exception):
-        sqlstate = "40001"
+    def fail(_: Any, statement: str, *__: Any) -> None:
+        if f"UPDATE {sql_ground.bank}" in statement:
+            calls.append(1)
+            if len(calls) < 3:
+                raise in_the_way
 
-    def meanwhile() -> None:
-        calls.append(1)
-        if len(calls) < 3:
-            raise OperationalError("UPDATE", {}, Serialization())
-
-    receipt = await sql_ground.call("commit", asked(), sql_ground.adding(1, "done", meanwhile))
+    await sql_ground.call("receipt", asked().key)  # From now on there is an engine.
+    for engine in sql_ground.engines():
+        event.listen(engine, "do_execute", fail)
+    receipt = await sql_ground.call("commit", asked(), sql_ground.adding(1, "done"))
     assert (receipt.result, receipt.replayed, len(calls)) == ("done", False, 3)
     assert await sql_ground.balance() == 1
 

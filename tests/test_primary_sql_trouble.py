@@ -6,15 +6,19 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from sqlalchemy import Connection, create_engine, event, text
+from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from langgraph_valkey.errors import ConfigurationError
+from langgraph_valkey.errors import ConfigurationError, Unreachable
 from langgraph_valkey.link import finish
+from langgraph_valkey.primary.records import Receipt
 from langgraph_valkey.primary.sql import SqlStore
 from tests.primary_ground import (  # noqa: F401
     Postgres,
@@ -142,3 +146,140 @@ async def test_who_waits_for_another_writer_can_be_cancelled(tmp_path: Path) -> 
         assert not patient.done()
     assert not (await patient).replayed
     await store.aclose()
+
+
+# --- functions and other databases ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("key", ["the same", "another"])
+async def test_a_commit_within_a_function_is_refused_at_once(
+    sql_ground: SqlGround, key: str
+) -> None:
+    store, left = sql_ground.store, []
+
+    def within(_: Any) -> None:
+        finish(store.blocking.commit(asked(key), lambda _: 1))
+
+    async def within_async(_: Any) -> None:
+        left.append(asyncio.create_task(afterwards()))
+        await store.loops.commit(asked(key), lambda _: 1)
+
+    async def afterwards() -> Receipt:
+        await over.wait()
+        return await store.loops.commit(asked(key), lambda _: 1)
+
+    over = asyncio.Event()
+    fn = within if sql_ground.face == "blocking" else within_async
+    with pytest.raises(RuntimeError, match="wait for itself"):
+        await sql_ground.call("commit", asked("the same"), fn)
+    assert await sql_ground.call("receipts", "thread", "turn") == []
+    # A task that was begun there may commit once the function is over.
+    over.set()
+    for task in left:
+        assert not (await task).replayed
+
+
+async def test_a_rule_that_is_checked_at_the_end_is_the_functions_own(
+    sql_ground: SqlGround,
+) -> None:
+    schema = f"{sql_ground.schema}." if sql_ground.schema else ""
+    engine = sql_ground.store.engine
+    with engine.begin() as connection:
+        connection.execute(text(f"CREATE TABLE {schema}one (id INTEGER PRIMARY KEY)"))
+        connection.execute(
+            text(
+                f"CREATE TABLE {schema}two (id INTEGER REFERENCES {schema}one (id) "
+                "DEFERRABLE INITIALLY DEFERRED)"
+            )
+        )
+
+    def fn(connection: Connection) -> None:
+        if engine.dialect.name == "sqlite":
+            connection.execute(text("PRAGMA defer_foreign_keys = ON"))
+        connection.execute(text(f"INSERT INTO {schema}two VALUES (9)"))
+
+    for each in sql_ground.engines():
+        if engine.dialect.name == "sqlite":
+            event.listen(each, "checkout", _checking)
+    for _ in range(2):
+        with pytest.raises(IntegrityError):
+            await sql_ground.call("commit", asked(), fn)
+    assert await sql_ground.call("receipt", asked().key) is None
+
+
+def _checking(driver: Any, *_: Any) -> None:
+    cursor = driver.cursor()
+    cursor.execute("PRAGMA foreign_keys = ON")
+    cursor.close()
+
+
+async def test_a_function_is_not_called_again_for_another_databases_trouble(
+    sql_ground: SqlGround, tmp_path: Path
+) -> None:
+    given = {"connect_args": {"timeout": 0.01}}
+    locked = create_engine(f"sqlite:///{tmp_path}/other.db", **given)
+    away = create_engine("postgresql+psycopg://user@127.0.0.1:1/db")
+    calls = []
+
+    def of_locked(_: Any) -> None:
+        calls.append(1)
+        with locked.begin() as connection:
+            connection.execute(text("CREATE TABLE other (id INTEGER)"))
+
+    def of_away(_: Any) -> None:
+        calls.append(1)
+        away.connect()
+
+    with locked.connect() as other:
+        other.exec_driver_sql("BEGIN IMMEDIATE")
+        with pytest.raises(OperationalError):
+            await sql_ground.call("commit", asked(), of_locked)
+    with pytest.raises(OperationalError):
+        await sql_ground.call("commit", asked(), of_away)
+    assert len(calls) == 2
+    assert not (await sql_ground.call("commit", asked(), lambda _: 1)).replayed
+    locked.dispose()
+    away.dispose()
+
+
+# --- databases -----------------------------------------------------------------------------------
+
+
+async def test_connections_that_only_read_are_replaced(
+    postgres: Postgres, threads: ThreadPoolExecutor
+) -> None:
+    url = postgres.url_of_new_database()
+    store = SqlStore(url)
+    name = store.engine.url.database
+    for face, call in (("blocking", _finished), ("loops", _awaited)):
+        primary = getattr(store, face)
+        await call(primary.setup())
+        _set_read_only(postgres, name, "on")
+        await _forget(store)
+        with pytest.raises(Unreachable, match="only be read"):
+            await call(primary.commit(asked(face), lambda _: 1))
+        await call(primary.receipts("thread", "turn"))  # Leaves one in the pool.
+        _set_read_only(postgres, name, "off")
+        assert not (await call(primary.commit(asked(face), lambda _: 1))).replayed
+    await store.aclose()
+
+
+async def _finished(coroutine: Any) -> Any:
+    return finish(coroutine)
+
+
+async def _awaited(coroutine: Any) -> Any:
+    return await coroutine
+
+
+def _set_read_only(postgres: Postgres, database: str | None, value: str) -> None:
+    with psycopg.connect(postgres.url, autocommit=True) as connection:
+        connection.execute(
+            f"ALTER DATABASE {database} SET default_transaction_read_only = {value}".encode()
+        )
+
+
+async def _forget(store: SqlStore) -> None:
+    """Have both faces connect anew."""
+    store.engine.dispose()
+    await store._loops.close()

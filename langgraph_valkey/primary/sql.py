@@ -125,8 +125,8 @@ class SqlStore:
         tables = Tables(cast(Kind, kind), schema)
         self._blocking = BlockingFace(self.engine, is_ours=url is not None)
         self._loops = LoopsFace(make, is_ours=url is not None)
-        self.blocking = SqlPrimary(Database(self._blocking), tables)
-        self.loops = SqlPrimary(Database(self._loops), tables)
+        self.blocking = SqlPrimary(Database(self._blocking, tables), tables)
+        self.loops = SqlPrimary(Database(self._loops, tables), tables)
         renew_after_fork(self._blocking)
         renew_after_fork(self._loops)
 

@@ -87,7 +87,8 @@ class SqlCommits(SqlPart):
                 progress.keep = False
                 return receipt
             progress.is_first = progress.in_users_hands = True
-            result = await transaction.call(fn)
+            with self._database.lent():
+                result = await transaction.call(fn)
             progress.in_users_hands = False
             what = f"the result of commit {request.key.op!r}"
             text = json_text.encode(result, what, ROOM.result_bytes_max)

@@ -13,8 +13,9 @@ by its key.
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -52,6 +53,13 @@ class Transaction(Protocol):
         """Commit it."""
         ...
 
+    def gave(self, failure: BaseException) -> bool:
+        """Whether an error that came out of `call` is this transaction's.
+
+        A function may use other databases, whose errors look the same.
+        """
+        ...
+
 
 class Face(Protocol):
     """How one face reaches the database."""
@@ -83,15 +91,29 @@ class Progress:
 
     Attributes:
         in_users_hands: The user's function is running.
+        is_users: The try has failed by the user's function, not by the database.
         committing: COMMIT was sent.
         is_first: No earlier try is in force, nor will one be.
         keep: Whether it is to be committed: False if there was nothing to do.
     """
 
     in_users_hands: bool = False
+    is_users: bool = False
     committing: bool = False
     is_first: bool = False
     keep: bool = True
+
+
+@dataclass(slots=True)
+class _Lent:
+    """A transaction that a function has been given."""
+
+    database: object
+    is_open: bool = True
+
+
+_LENT: ContextVar[tuple[_Lent, ...]] = ContextVar("lgv_lent", default=())
+"""Those in whose functions this code is, the outermost first."""
 
 
 Work = Callable[[Transaction, Progress], Awaitable[T]]
@@ -102,11 +124,15 @@ class Database:
 
     Args:
         face: The face.
+        of: The same thing for both faces of a store.
         draw: Draws a pause between two bounds, in seconds.
     """
 
-    def __init__(self, face: Face, draw: Callable[[float, float], float] = random.uniform) -> None:
+    def __init__(
+        self, face: Face, of: object, draw: Callable[[float, float], float] = random.uniform
+    ) -> None:
         self._face = face
+        self._of = of
         self._draw = draw
         self.close = face.close
 
@@ -136,13 +162,33 @@ class Database:
 
         async def attempt(progress: Progress) -> T:
             async with self._face.open() as transaction:
-                value = await work(transaction, progress)
+                try:
+                    value = await work(transaction, progress)
+                except Exception as failure:
+                    progress.is_users = progress.in_users_hands and not transaction.gave(failure)
+                    raise
                 if progress.keep:
                     progress.committing = True
                     await transaction.commit()
             return value
 
+        if any(each.database is self._of and each.is_open for each in _LENT.get()):
+            raise RuntimeError(
+                "the function of a commit must not call the primary store to write (commit, locks, "
+                "runs): it would wait for itself. Write with the connection it was given"
+            )
         return await self._until_decided(attempt)
+
+    @contextmanager
+    def lent(self) -> Iterator[None]:
+        """Refuse to write from within a function of the user's that this is about."""
+        mine = _Lent(self._of)
+        token = _LENT.set((*_LENT.get(), mine))
+        try:
+            yield
+        finally:
+            mine.is_open = False  # For tasks that the function has left behind.
+            _LENT.reset(token)
 
     async def _until_decided(self, attempt: Callable[[Progress], Awaitable[T]]) -> T:
         started, tries, may_be_done = self._face.now(), 0, False
@@ -153,8 +199,12 @@ class Database:
             except Exception as failure:
                 trouble = trouble_of(failure)
                 is_passing = trouble in PASSING
-                if trouble is None or (progress.in_users_hands and not is_passing):
+                if trouble is None or progress.is_users:
                     raise
+                if progress.in_users_hands and not is_passing:
+                    raise
+                if progress.is_first and trouble is Trouble.VIOLATED:
+                    raise  # By what the function did, as it shows only now.
                 tries += 1
                 may_be_done &= not progress.is_first
                 may_be_done |= progress.committing and trouble is Trouble.GONE

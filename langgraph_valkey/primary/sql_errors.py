@@ -32,6 +32,8 @@ class Trouble(enum.Enum):
         GONE: The database, or the connection to it, is gone.
         CROWDED: All connections of the pool are in use, and stayed so.
         FULL: No room is left.
+        READ_ONLY: The database may only be read, be it for now or on this connection.
+        VIOLATED: What the user's function did is against a rule that is checked at the end.
         BROKEN: The transaction was given up, since a statement in it had failed.
         ROLLED_BACK: The user's function has rolled it back.
         NO_TABLES: The tables are not there.
@@ -44,6 +46,8 @@ class Trouble(enum.Enum):
     GONE = enum.auto()
     CROWDED = enum.auto()
     FULL = enum.auto()
+    READ_ONLY = enum.auto()
+    VIOLATED = enum.auto()
     BROKEN = enum.auto()
     ROLLED_BACK = enum.auto()
     NO_TABLES = enum.auto()
@@ -52,7 +56,7 @@ class Trouble(enum.Enum):
     OTHER = enum.auto()
 
 
-PASSING = frozenset({Trouble.BUSY, Trouble.GONE})
+PASSING = frozenset({Trouble.BUSY, Trouble.GONE, Trouble.READ_ONLY})
 """What is tried again."""
 
 _BY_STATE = {
@@ -60,7 +64,7 @@ _BY_STATE = {
     "40P01": Trouble.BUSY,  # deadlock_detected
     "55P03": Trouble.BUSY,  # lock_not_available
     "57014": Trouble.BUSY,  # query_canceled: it took longer than the user's own bound
-    "25006": Trouble.GONE,  # read_only_sql_transaction: a primary that was replaced
+    "25006": Trouble.READ_ONLY,  # read_only_sql_transaction: a primary that was replaced
     "57P01": Trouble.GONE,  # admin_shutdown
     "57P02": Trouble.GONE,  # crash_shutdown
     "57P03": Trouble.GONE,  # cannot_connect_now
@@ -79,9 +83,17 @@ _BY_STATE = {
     "3D000": Trouble.NO_DATABASE,  # invalid_catalog_name
 }
 
+_BY_CLASS = {
+    "08": Trouble.GONE,  # connection_exception
+    "23": Trouble.VIOLATED,  # integrity_constraint_violation: of a deferred constraint
+    "P0": Trouble.VIOLATED,  # plpgsql_error: of a deferred trigger
+}
+"""By the first two characters of those that are not listed one by one."""
+
 _BY_CODE = {
     sqlite3.SQLITE_BUSY: Trouble.BUSY,
     sqlite3.SQLITE_LOCKED: Trouble.BUSY,
+    sqlite3.SQLITE_CONSTRAINT: Trouble.VIOLATED,
     sqlite3.SQLITE_FULL: Trouble.FULL,
     sqlite3.SQLITE_IOERR: Trouble.GONE,
     sqlite3.SQLITE_READONLY: Trouble.NOT_ALLOWED,
@@ -123,6 +135,7 @@ _WHY = {
     Trouble.BUSY: "others were in the way",
     Trouble.CROWDED: "all connections are in use: give the store a larger pool_size",
     Trouble.GONE: "it does not answer",
+    Trouble.READ_ONLY: "it may only be read, so it is not the primary server of its database",
 }
 
 
@@ -141,13 +154,14 @@ def trouble_of(failure: BaseException) -> Trouble | None:
         return None
     state = getattr(origin, "sqlstate", None)
     if state is not None:
-        return _BY_STATE.get(state, Trouble.GONE if state[:2] == "08" else Trouble.OTHER)
+        return _BY_STATE.get(state) or _BY_CLASS.get(state[:2], Trouble.OTHER)
     code = getattr(origin, "sqlite_errorcode", None)
     if code is not None and (code & _PRIMARY_CODE) in _BY_CODE:
         return _BY_CODE[code & _PRIMARY_CODE]
     text = str(origin)
     found = (trouble for words, trouble in _BY_TEXT.items() if words in text)
-    is_of_connection = code is None and type(origin).__name__ == "OperationalError"
+    kinds = [kind.__name__ for kind in type(origin).__mro__]
+    is_of_connection = code is None and "OperationalError" in kinds
     return next(found, Trouble.GONE if is_of_connection else Trouble.OTHER)
 
 
@@ -174,7 +188,7 @@ def error_of(trouble: Trouble, tries: int, *, may_be_done: bool) -> Exception:
     if trouble in _TEXTS:
         kind: type[LanggraphValkeyError] = ConfigurationError
         return (StoreFull if trouble is Trouble.FULL else kind)(_TEXTS[trouble])
-    if trouble is Trouble.OTHER:
+    if trouble in (Trouble.OTHER, Trouble.VIOLATED):
         return ConfigurationError(
             "the primary store's database gave an unexpected error, and nothing was done: look at "
             "the cause of this one"

@@ -23,7 +23,8 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, event
-from sqlalchemy.exc import OperationalError, SQLAlchemyError
+from sqlalchemy.engine import ExceptionContext
+from sqlalchemy.exc import OperationalError, PendingRollbackError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from langgraph_valkey.errors import ConfigurationError
@@ -43,15 +44,25 @@ _GUARDED = "lgv_guarded"
 """Marks a connection that is lent to a function of the user's."""
 
 
+_FAILURE = "lgv_failure"
+"""The driver's last error on it meanwhile."""
+
+
 def guard(engine: Engine) -> None:
-    """See to it that functions which are lent a connection of it can't commit."""
+    """Have an eye on functions that are lent a connection of it: they can't commit."""
     if not event.contains(engine, "commit", _refuse):
         event.listen(engine, "commit", _refuse)
+        event.listen(engine, "handle_error", _note)
 
 
 def _refuse(connection: Connection) -> None:
     if connection.info.get(_GUARDED):
         raise _may_not_commit()
+
+
+def _note(context: ExceptionContext) -> None:
+    if context.connection is not None and _GUARDED in context.connection.info:
+        context.connection.info[_FAILURE] = context.original_exception
 
 
 def _may_not_commit() -> RuntimeError:
@@ -61,8 +72,24 @@ def _may_not_commit() -> RuntimeError:
     )
 
 
+class _Lendable:
+    """What both faces' transactions have in common.
+
+    Attributes:
+        noted: The driver's last error while a function had the connection.
+    """
+
+    noted: BaseException | None = None
+
+    def gave(self, failure: BaseException) -> bool:
+        """Whether an error that came out of `call` is this transaction's."""
+        if isinstance(failure, PendingRollbackError):  # The connection broke, and this went on.
+            return self.noted is not None
+        return self.noted is not None and getattr(failure, "orig", failure) is self.noted
+
+
 @contextmanager
-def _lent(connection: Connection) -> Iterator[None]:
+def _lent(connection: Connection, to: _Lendable) -> Iterator[None]:
     """Lend it, and look afterwards whether its transaction is still what it was."""
     info, transaction = connection.info, connection.get_transaction()
     info[_GUARDED] = True
@@ -70,6 +97,7 @@ def _lent(connection: Connection) -> Iterator[None]:
         yield
     finally:
         info.pop(_GUARDED, None)
+        to.noted = info.pop(_FAILURE, None)
     if connection.get_transaction() is not transaction:
         raise was_rolled_back()
     if not _is_begun(connection):
@@ -100,6 +128,11 @@ async def _in_turn(begin: Callable[[], Awaitable[None]], face: Face, for_s: floa
             if trouble_of(failure) is not Trouble.BUSY or face.now() >= until_s:
                 raise
         await face.sleep(TURN_PAUSE_S)
+
+
+def _is_of_no_use(failure: BaseException) -> bool:
+    """Whether a connection is to be dropped, since another one may be able to write."""
+    return trouble_of(failure) is Trouble.READ_ONLY
 
 
 def _check_on_postgresql(connection: Connection) -> None:
@@ -140,7 +173,7 @@ def _is_async(fn: Callable[..., Any]) -> bool:
     )
 
 
-class _BlockingTransaction:
+class _BlockingTransaction(_Lendable):
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
@@ -152,7 +185,7 @@ class _BlockingTransaction:
             raise TypeError(
                 "the function of a blocking commit is a coroutine function: use the async commit"
             )
-        with _lent(self._connection):
+        with _lent(self._connection, self):
             return _settled(fn(self._connection))
 
     async def commit(self) -> None:
@@ -189,9 +222,11 @@ class BlockingFace:
                 _check_on_postgresql(connection)
             try:
                 yield _BlockingTransaction(connection)
-            except BaseException:
+            except BaseException as failure:
                 with suppress(SQLAlchemyError):  # Closing sees to a broken connection.
                     connection.rollback()
+                    if _is_of_no_use(failure):
+                        connection.invalidate()
                 raise
 
     @asynccontextmanager
@@ -219,7 +254,7 @@ class BlockingFace:
         self.engine.dispose(close=False)
 
 
-class _LoopTransaction:
+class _LoopTransaction(_Lendable):
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
 
@@ -228,7 +263,7 @@ class _LoopTransaction:
 
     async def call(self, fn: Callable[..., Any]) -> Any:
         connection = self._connection
-        with _lent(connection.sync_connection):  # type: ignore[arg-type]
+        with _lent(connection.sync_connection, self):  # type: ignore[arg-type]
             if _is_async(fn):
                 return await fn(connection)
             return _settled(await connection.run_sync(fn))
@@ -265,9 +300,11 @@ class LoopsFace:
                 _check_on_postgresql(connection.sync_connection)  # type: ignore[arg-type]
             try:
                 yield _LoopTransaction(connection)
-            except BaseException:
+            except BaseException as failure:
                 with suppress(SQLAlchemyError):
                     await connection.rollback()
+                    if _is_of_no_use(failure):
+                        await connection.invalidate()
                 raise
 
     @asynccontextmanager

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import ClauseElement, Connection
 from sqlalchemy.dialects import registry
+from sqlalchemy.exc import DBAPIError
 
 
 class Statement(NamedTuple):
@@ -55,10 +56,17 @@ def _send(connection: Connection, statements: Sequence[Statement], *, is_last: b
         if connection.dialect.is_async:
             return adapted.run_async(lambda driver: _ask_async(driver, statements, is_last))
         return _ask(driver, statements, is_last)
-    except Exception:
+    except connection.dialect.loaded_dbapi.Error as failure:
         if driver.closed:  # Let SQLAlchemy see it too, and drop what else it has of that age.
             connection.exec_driver_sql("SELECT 1")
-        raise
+        raise _in_sqlalchemys_words(failure, connection) from failure
+
+
+def _in_sqlalchemys_words(failure: Exception, connection: Connection) -> Any:
+    """The error that SQLAlchemy would have made of a driver's."""
+    dialect: Any = connection.dialect
+    kind = dialect.loaded_dbapi.Error
+    return DBAPIError.instance(None, None, failure, kind, hide_parameters=True, dialect=dialect)
 
 
 def _ask(driver: Any, statements: Sequence[Statement], is_last: bool) -> Any:
