@@ -20,8 +20,6 @@ has no handler for. The order of messages is not kept.
 
 from __future__ import annotations
 
-import asyncio
-import inspect
 import logging
 import random
 import threading
@@ -29,12 +27,19 @@ import time
 import weakref
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias, TypeVar
-
-import anyio.to_thread
 
 from langgraph_valkey.errors import LanggraphValkeyError
 from langgraph_valkey.fork import renew_after_fork
+from langgraph_valkey.handlers import (
+    Handler,
+    HandlerT,
+    LoopRuns,
+    call_async,
+    call_blocking,
+    is_async,
+    is_failure,
+    loop_runs,
+)
 from langgraph_valkey.link import finish
 from langgraph_valkey.primary.contract import Primary, PrimaryStore
 from langgraph_valkey.primary.records import Message
@@ -58,11 +63,6 @@ DRAIN_MOST = 10_000
 
 ERROR_LENGTH_MOST = 500
 """Characters of an error's text that are kept with the message."""
-
-Handler: TypeAlias = Callable[[Message], Any]
-"""Sends one message, blocking or async; what it returns does not matter."""
-
-HandlerT = TypeVar("HandlerT", bound=Handler)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,20 +166,19 @@ class Outbox:
     def drain(self) -> Drained:
         """Send what is due now.
 
-        Handlers that are coroutine functions are run to their end, each in an event loop
-        of its own.
+        Async handlers are run to their end, each in an event loop of its own.
 
         Raises:
             RuntimeError: There are such, and this is called where an event loop runs.
             Unreachable, OutcomeUnknown: The primary store did not answer; nothing is lost.
         """
-        if _loop_runs() and any(map(inspect.iscoroutinefunction, self._handlers.values())):
-            raise RuntimeError("an event loop runs here: await adrain() instead of drain()")
-        return finish(self._drain(self._store.blocking, _call_blocking, lambda: False))
+        if loop_runs() and any(map(is_async, self._handlers.values())):
+            raise LoopRuns
+        return finish(self._drain(self._store.blocking, call_blocking, lambda: False))
 
     async def adrain(self) -> Drained:
-        """See `drain`. Handlers that are no coroutine functions run in worker threads."""
-        return await self._drain(self._store.loops, _call_async, lambda: False)
+        """See `drain`. Handlers that are not async run in worker threads."""
+        return await self._drain(self._store.loops, call_async, lambda: False)
 
     async def _drain(
         self,
@@ -214,7 +213,12 @@ class Outbox:
             return await self._failed(primary, message, "its handler never came to an end")
         try:
             await call(self._handlers[message.topic], message)
-        except Exception as error:  # noqa: BLE001 - whatever a handler raises, others go on
+        except LoopRuns as error:
+            await primary.failed_message(message.id, str(error), 0.0)  # It may be sent at once.
+            raise
+        except BaseException as error:  # Whatever a handler raises, others go on.
+            if not is_failure(error):
+                raise
             why = " ".join(f"{type(error).__name__}: {error}".split())
             return await self._failed(primary, message, why[:ERROR_LENGTH_MOST])
         took_s = time.monotonic() - taken_s
@@ -317,7 +321,7 @@ class Outbox:
             quiet_s: What the last pass returned.
         """
         try:
-            finish(self._drain(self._store.blocking, _call_blocking, is_stopped))
+            finish(self._drain(self._store.blocking, call_blocking, is_stopped))
         except Exception as error:  # noqa: BLE001 - the worker outlives the store's outages
             why = type(error).__name__
             if why != self._trouble:
@@ -369,26 +373,3 @@ class _Worker:
             pause_s = outbox._round(self._stopped.is_set, pause_s)  # noqa: SLF001
             del outbox  # It may be collected while there is nothing to do.
             self._wanted.wait(pause_s)
-
-
-async def _call_blocking(handler: Handler, message: Message) -> None:
-    """Call a handler in this thread, also an async one; never suspends."""
-    if inspect.iscoroutinefunction(handler):
-        asyncio.run(handler(message))
-    else:
-        handler(message)
-
-
-async def _call_async(handler: Handler, message: Message) -> None:
-    if inspect.iscoroutinefunction(handler):
-        await handler(message)
-    else:
-        await anyio.to_thread.run_sync(handler, message)
-
-
-def _loop_runs() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
