@@ -21,6 +21,7 @@ from langgraph_valkey.checkpoints import Checkpoints
 from langgraph_valkey.link import Link, finish
 from langgraph_valkey.primary.contract import Primary, PrimaryStore
 from langgraph_valkey.saver import ValkeySaver
+from langgraph_valkey.tiered_saver import TieredSaver
 
 T = TypeVar("T")
 
@@ -54,6 +55,14 @@ class Face(Protocol):
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str
     ) -> None:
         """See `BaseCheckpointSaver.put_writes`."""
+        ...
+
+    def crossed(self, thread_id: str) -> None:
+        """See `TieredSaver.crossed`."""
+        ...
+
+    async def carry(self, thread_id: str) -> None:
+        """See `TieredSaver.carry`."""
         ...
 
     async def state(self, graph: Any, config: RunnableConfig) -> Any:
@@ -107,6 +116,15 @@ class BlockingFace:
     ) -> None:
         """See `Face`."""
         self._saver.put_writes(config, writes, task_id)
+
+    def crossed(self, thread_id: str) -> None:
+        """See `Face`."""
+        _crossed(self._saver, thread_id)
+
+    async def carry(self, thread_id: str) -> None:
+        """See `Face`."""
+        if isinstance(self._saver, TieredSaver):
+            self._saver.carry(thread_id)
 
     async def state(self, graph: Any, config: RunnableConfig) -> Any:
         """See `Face`."""
@@ -167,6 +185,15 @@ class LoopFace:
         """See `Face`."""
         await self._saver.aput_writes(config, writes, task_id)
 
+    def crossed(self, thread_id: str) -> None:
+        """See `Face`."""
+        _crossed(self._saver, thread_id)
+
+    async def carry(self, thread_id: str) -> None:
+        """See `Face`."""
+        if isinstance(self._saver, TieredSaver):
+            await self._saver.acarry(thread_id)
+
     async def state(self, graph: Any, config: RunnableConfig) -> Any:
         """See `Face`."""
         return await graph.aget_state(config)
@@ -221,3 +248,8 @@ def _in_a_loop(begin: Callable[[], Coroutine[Any, Any, T]]) -> T:
         return asyncio.run(whole())
     with ThreadPoolExecutor(1, "langgraph-valkey-runs") as pool:
         return pool.submit(asyncio.run, whole()).result()
+
+
+def _crossed(saver: ValkeySaver, thread_id: str) -> None:
+    if isinstance(saver, TieredSaver):
+        saver.crossed(thread_id)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from langchain_core.runnables import RunnableConfig
@@ -26,12 +26,20 @@ class Known:
         graph: The compiled graph.
         with_receipts: How it is told what its turn has committed; None for a message.
         config: What a re-run's config has beside what was recorded: callbacks, handles.
+        options: What a re-run is given beside what was recorded: a context, say.
     """
 
     name: str
     graph: Any
     with_receipts: WithReceipts | None = None
     config: RunnableConfig | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def has(self, name: str) -> bool:
+        """Whether it has what could not be recorded of a run, by its name."""
+        folder, _, within = name.rpartition(".")
+        config: Mapping[str, Any] = self.config or {}
+        return within in (config.get(folder, {}) if folder else {**config, **self.options})
 
     @property
     def serde(self) -> SerializerProtocol:
@@ -60,6 +68,7 @@ class Graphs:
         *,
         with_receipts: WithReceipts | None = None,
         config: RunnableConfig | None = None,
+        options: Mapping[str, Any] | None = None,
     ) -> Known:
         """Know a graph, also in place of one of the same name.
 
@@ -67,7 +76,7 @@ class Graphs:
             ConfigurationError: It is no compiled graph with this saver.
         """
         self._check(graph)
-        known = Known(name or graph.get_name(), graph, with_receipts, config)
+        known = Known(name or graph.get_name(), graph, with_receipts, config, options or {})
         self._known[known.name] = known
         return known
 
@@ -90,7 +99,8 @@ class Graphs:
                 f"two graphs are named {there.name!r}, so a re-run could take the wrong one: give "
                 "them names by compile(name=...) or register(graph, name)"
             )
-        return self.add(graph, there.name, with_receipts=there.with_receipts, config=there.config)
+        known = self._known[there.name] = replace(there, graph=graph)
+        return known
 
     def find(self, name: str, given: Mapping[str, Known]) -> Known | None:
         """The graph of this name; those that are given come first."""

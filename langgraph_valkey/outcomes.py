@@ -34,6 +34,8 @@ async def values_of(face: Face, order: Order, run: Run) -> Any:
         values = {key: values[key] for key in wanted if key in values}
         if state.interrupts:
             values["__interrupt__"] = list(state.interrupts)
+    elif state.interrupts:
+        values = {"__interrupt__": list(state.interrupts)}
     elif isinstance(values, dict) and wanted in values:
         values = values[wanted]
     return values

@@ -118,11 +118,11 @@ async def prepare(parts: Parts, face: Face, run: Run, known: Known | None) -> At
         about, given = about_of(known.serde, run.context), load(known.serde, run.input)
     except ValueError as error:
         return Verdict("left", "its input can't be deserialized here", error)
-    missing = [name for name in about.left_out if not _has(known.config, name)]
+    missing = [name for name in about.left_out if not known.has(name)]
     if missing:
         names = ", ".join(missing)
         return Verdict(
-            "left", f"its config held what can't be kept ({names}): give it to register(config=...)"
+            "left", f"it was given what can't be kept ({names}): give that to register() as well"
         )
     case = _Case(run, known, about, given)
     judged, _ = await _judge(face, case)
@@ -142,7 +142,10 @@ async def prepare(parts: Parts, face: Face, run: Run, known: Known | None) -> At
 async def stands(
     parts: Parts, face: Face, run: Run, seen: tuple[CheckpointTuple | None, Sight] | None = None
 ) -> bool:
-    """Whether the last checkpoint of a run that has ended is in its thread.
+    """Whether a thread still stands on the last checkpoint of a run that has ended.
+
+    That is its head, or it is there and the head is of a later run, which was built upon
+    it. One that is there beside an older head is on a side line since a failover.
 
     Args:
         parts: Those of this process; the run is then waited for to be settled.
@@ -152,6 +155,8 @@ async def stands(
     """
     found, sight = seen or await look(face, run.thread_id)
     if run.head and (found is None or checkpoint_id_of(found) != run.head):
+        if not await _is_built_upon(face, run, found):
+            return False
         found, sight = await look(face, run.thread_id, run.head)
         if found is None:
             return False
@@ -160,6 +165,16 @@ async def stands(
     if run.state == "ended":
         parts.settling.add(run, run.head, run.writes, sight)
     return True
+
+
+async def _is_built_upon(face: Face, run: Run, found: CheckpointTuple | None) -> bool:
+    """Whether a head is of a later run, or edits (of nobody) lead from it to this run's."""
+    while found is not None and checkpoint_id_of(found) > run.head:
+        number = await _number_of(face, run, found)
+        if number is not None:
+            return number > run.number
+        found = await face.get_tuple(found.parent_config) if found.parent_config else None
+    return found is not None and checkpoint_id_of(found) == run.head
 
 
 async def _taken_over(parts: Parts, face: Face, case: _Case) -> Attempt | Verdict:
@@ -172,10 +187,13 @@ async def _taken_over(parts: Parts, face: Face, case: _Case) -> Attempt | Verdic
     if grave is not None and grave.buried_s >= run.started_s:
         await face.primary.end_run(run.fence, RunEnd("cancelled", "", 0))
         return Verdict("deleted")
-    options = case.about.options
+    options = {**case.known.options, **case.about.options}
+    receipts = await face.primary.receipts(run.thread_id, run.turn_id)
     if judged.midway and found is not None and judged.input is None:
         outcome = await at_rest(face, case.known, run, options, found)
         if outcome:
+            if receipts:
+                await face.carry(run.thread_id)
             found, sight = await look(face, run.thread_id)
             await record_end(parts, face, run, outcome, found, sight)
             return FINE
@@ -183,8 +201,9 @@ async def _taken_over(parts: Parts, face: Face, case: _Case) -> Attempt | Verdic
         # None is no answer; LangGraph takes the newest one that stands there.
         await face.put_writes(found.config, [(RESUME, None)], NULL_TASK)
     given = judged.input
-    receipts = await face.primary.receipts(run.thread_id, run.turn_id)
     if receipts:
+        # Whoever has committed them may have died before its checkpoint was in the tier.
+        face.crossed(run.thread_id)
         given = await _told(face, case, judged, receipts)
     _log.info("run %r of thread %r is executed again", run.run_id, run.thread_id)
     return Attempt(run, case.known, given, _config(case), options)
@@ -194,14 +213,17 @@ async def _judge(face: Face, case: _Case) -> tuple[Plan, CheckpointTuple | None]
     found, _ = await look(face, case.run.thread_id)
     head: Head | None = None
     if found is not None:
-        number = None
-        made_by = run_id_of(found)
-        if made_by and made_by != case.run.run_id:
-            maker = await face.primary.run(made_by)
-            if maker is not None and maker.thread_id == case.run.thread_id:
-                number = maker.number
-        head = head_of(found, case.known.serde, number)
+        head = head_of(found, case.known.serde, await _number_of(face, case.run, found))
     return plan(case.run.run_id, case.run.number, case.about, case.given, head), found
+
+
+async def _number_of(face: Face, run: Run, found: CheckpointTuple) -> int | None:
+    """Number of the run of the same thread that made a checkpoint; None if not known."""
+    made_by = run_id_of(found)
+    if made_by == run.run_id:
+        return run.number
+    maker = await face.primary.run(made_by) if made_by else None
+    return maker.number if maker is not None and maker.thread_id == run.thread_id else None
 
 
 async def _told(face: Face, case: _Case, judged: Plan, receipts: list[Receipt]) -> Any:
@@ -226,9 +248,3 @@ async def _told(face: Face, case: _Case, judged: Plan, receipts: list[Receipt]) 
 def _config(case: _Case) -> RunnableConfig:
     kept: RunnableConfig = {**case.about.config}  # type: ignore[typeddict-item]
     return merge_configs(kept, case.known.config) if case.known.config else kept
-
-
-def _has(config: RunnableConfig | None, name: str) -> bool:
-    folder, _, within = name.rpartition(".")
-    held: Any = (config or {}).get(folder, {}) if folder else config or {}
-    return within in held

@@ -112,6 +112,7 @@ class Runs:
         *,
         with_receipts: WithReceipts | None = None,
         config: RunnableConfig | None = None,
+        options: Mapping[str, Any] | None = None,
     ) -> None:
         """Make a graph known, so that its runs can be executed again here.
 
@@ -122,11 +123,15 @@ class Runs:
                 not given, by a message, where the state has messages.
             config: What a re-run's config is to have beside what was recorded of it:
                 callbacks, and whatever of ``configurable`` can't be serialized.
+            options: What a re-run is to be given beside what was recorded of it: a
+                ``context`` that can't be serialized.
 
         Raises:
             ConfigurationError: It is no compiled graph with this saver.
         """
-        self._parts.graphs.add(graph, name, with_receipts=with_receipts, config=config)
+        self._parts.graphs.add(
+            graph, name, with_receipts=with_receipts, config=config, options=options
+        )
 
     # --- the blocking face -----------------------------------------------------
 

@@ -272,7 +272,7 @@ async def test_what_cannot_be_executed_is_told_and_left(ground: Ground, trace: T
     assert {t.run_id: t.why.split(":")[0] for t in report.failed} == {
         "bad input": "its input can't be deserialized here",
         "behind": "an older run of its thread could not be executed again",
-        "odd": "its config held what can't be kept (configurable.handle)",
+        "odd": "it was given what can't be kept (configurable.handle)",
     }
     assert [t.run_id for t in report.unknown_graphs] == ["unknown"]
     assert trace.taken() == []

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
+from langgraph.func import entrypoint
 from langgraph.graph import START, StateGraph
+from langgraph.runtime import Runtime
 from langgraph.types import Command, interrupt
 
 from langgraph_valkey import ConfigurationError
@@ -69,6 +73,50 @@ async def test_graphs_without_names_are_not_taken_for_one_another(ground: Ground
         await party.run(one.compile(checkpointer=party.saver), {"log": []}, thread_id="t")
     with pytest.raises(ConfigurationError, match=r"compile\(name=\.\.\.\)"):
         await party.run(other.compile(checkpointer=party.saver), {"log": []}, thread_id="u")
+
+
+@dataclass
+class Handles:
+    """What a process has open; no other one can use it."""
+
+    lock: Any
+
+
+async def test_a_context_that_can_not_be_kept_is_given_again(ground: Ground) -> None:
+    trace = Trace()
+
+    def node(_: Log, runtime: Runtime[Handles]) -> dict[str, Any]:
+        trace.enter("node")
+        with runtime.context.lock:
+            return {"log": ["node"]}
+
+    builder: Any = StateGraph(Log, context_schema=Handles)
+    builder.add_node("node", node)
+    builder.add_edge(START, "node")
+    trace.die_at("node")
+    writer, given = ground.join(), Handles(threading.Lock())
+    await writer.dies(
+        writer.compiled(builder), {"log": []}, thread_id="t", run_id="r", context=given
+    )
+    other = ground.join()
+    graph = other.compiled(builder)
+    assert "(context)" in (await other.recover(graph)).failed[0].why
+    other.runs.register(graph, options={"context": Handles(threading.Lock())})
+    assert (await other.recover()).rerun == ("r",)
+
+
+async def test_the_same_call_gets_the_question_again(ground: Ground) -> None:
+    """Also of a function, whose run has no values."""
+    party = ground.join()
+
+    @entrypoint(checkpointer=party.saver)
+    def ask(_: str) -> str:
+        return str(interrupt("sure?"))
+
+    party.runs.register(ask, "ask")
+    for _ in range(2):
+        told = await party.run(ask, "in", thread_id="t", run_id="r")
+        assert [question.value for question in told["__interrupt__"]] == ["sure?"]
 
 
 NOTE = [Receipt("charge", "1001", "done", replayed=True, committed_at=moment(0), payload_sha256="")]
