@@ -1,5 +1,9 @@
 """Looking at many threads at once: which checkpoints are there, and nothing else of them.
 
+That a checkpoint is there by its id does not say that its thread stands on it: after a
+failover it may be on a side line, beside a head that went back behind it. Runs of a
+thread begin only on what is whole, so it does if the head is of a later run.
+
 The answers are held to what reads are held to (see `recovering.not_yet`): after a
 failover a thread is replayed before it is judged.
 """
@@ -32,12 +36,14 @@ _OUTAGES = (Unreachable, WriteRejected, OutcomeUnknown)
 
 
 class Ended(Protocol):
-    """A run that has ended: `run_id`, `thread_id`, `head` and `writes` as of `Run`."""
+    """A run that has ended: its attributes are as of `Run`."""
 
     @property
     def run_id(self) -> str: ...  # noqa: D102
     @property
     def thread_id(self) -> str: ...  # noqa: D102
+    @property
+    def number(self) -> int: ...  # noqa: D102
     @property
     def head(self) -> str: ...  # noqa: D102
     @property
@@ -65,14 +71,15 @@ async def sights(core: Checkpoints, link: Link, runs: Sequence[Ended]) -> dict[s
         runs: The runs.
 
     Returns:
-        Those that are there, with at least as many pending writes as there were if
-        nobody has gone on from it; by run id. The others may be there all the same
-        (in a tier, say).
+        Those that are there for sure, by run id: with at least as many pending writes
+        as there were, or with another one of `runs` built upon it. The others may be
+        there all the same (in a tier, say, or below one that is not among `runs`).
 
     Raises:
         Unreachable: A shard can't be asked.
     """
     found: dict[str, Sight] = {}
+    numbers = {(run.thread_id, run.head): run.number for run in runs}
     for at in range(0, len(runs), TOGETHER):
         some = runs[at : at + TOGETHER]
         heads = await _ask(core, link, [(run, _head(core, run)) for run in some])
@@ -81,7 +88,7 @@ async def sights(core: Checkpoints, link: Link, runs: Sequence[Ended]) -> dict[s
             head, pending = _read(core, answer)
             if head == run.head and pending >= run.writes:
                 found[run.run_id] = Sight(answer.identity or ANYONE, seen_s)
-            elif head and head != run.head:
+            elif numbers.get((run.thread_id, head), 0) > run.number:
                 others.append((run, _only(core, run)))
         for run, answer, seen_s in await _ask(core, link, others):
             if answer.status is Status.OK and answer.rest[4]:

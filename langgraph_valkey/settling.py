@@ -36,9 +36,10 @@ WAITING_MOST = 100_000
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """A run that has ended: `fence`, `thread_id`, `head` and `writes` as of `Run`.
+    """A run that has ended.
 
     Attributes:
+        fence, thread_id, number, head, writes: As of `Run`.
         keys: Its thread's keys.
         sight: When its last checkpoint was seen, and where.
         since_s: When that was for the first time.
@@ -46,6 +47,7 @@ class Waiting:
 
     fence: Fence
     thread_id: str
+    number: int
     head: str
     writes: int
     keys: ThreadKeys
@@ -85,7 +87,8 @@ class Settling:
     def add(self, run: Run, head: str, writes: int, sight: Sight) -> None:
         """A run's last checkpoint was seen in its thread."""
         keys = thread_keys(self._prefix, run.thread_id)
-        seen = Waiting(run.fence, run.thread_id, head, writes, keys, sight, sight.seen_s)
+        what = run.fence, run.thread_id, run.number, head, writes
+        seen = Waiting(*what, keys, sight, sight.seen_s)
         with self._lock:
             there = self._waiting.get(run.run_id)
             if there is not None and there.fence == seen.fence:

@@ -229,6 +229,14 @@ class Ground:
             if value is not None:
                 self._raw("RESTORE", key, 0, value)
 
+    def head(self, thread_id: str) -> bytes:
+        """A thread's head, as it is stored."""
+        return self._raw("HGET", thread_keys(self.prefix, thread_id).state, "H")
+
+    def set_head(self, thread_id: str, head: bytes) -> None:
+        """The thread's head goes elsewhere; all checkpoints stay."""
+        self._raw("HSET", thread_keys(self.prefix, thread_id).state, "H", head)
+
     def multiply(self, thread_id: str, run_id: str, count: int) -> None:
         """As many more threads like this one, and runs that ended so on each."""
         of = thread_keys(self.prefix, thread_id)
