@@ -81,6 +81,7 @@ class Monitor:
 
     def __init__(self) -> None:
         self._left: weakref.WeakSet[LossWindow] = weakref.WeakSet()
+        self._of_parents: list[_Watched] = []
         self._begin()
         renew_after_fork(self)
 
@@ -93,6 +94,9 @@ class Monitor:
 
     def after_fork(self) -> None:
         """Begin anew: the thread, and its connections, are the parent's."""
+        # Kept, since a client that is collected closes itself, and never ends doing so
+        # where its threads are not.
+        self._of_parents.extend(self._watched.values())
         self._begin()
 
     def watch(

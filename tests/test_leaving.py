@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import multiprocessing
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -281,3 +283,27 @@ def connections(server: LocalValkey, name: str) -> int:
     listed = server.command("CLIENT", "LIST")
     assert isinstance(listed, bytes)
     return listed.count(b"name=" + name.encode())
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork.*:DeprecationWarning")
+def test_a_child_is_not_held_up_by_what_the_monitor_had_open(
+    valkey: LocalValkey, prefix: str
+) -> None:
+    """A client of the parent's that is collected in the child closes itself, for ever."""
+    with ValkeySaver.from_url(valkey.url, key_prefix=prefix, durability="async") as saver:
+        where = config("t")
+        made, versions = checkpoint(numbered_id(1), {"a": 1})
+        saver.put(where, made, metadata(1), versions)
+        until_s = time.monotonic() + 10
+        while not saver.health().shards or monitor._watched[saver._window].link is None:
+            assert time.monotonic() < until_s
+            time.sleep(0.01)
+        process = multiprocessing.get_context("fork").Process(
+            target=lambda: os._exit(int(saver.get_tuple(where) is None))
+        )
+        process.start()
+        process.join(20)
+        ended = process.exitcode
+        process.kill()
+        saver.close(0)
+    assert ended == 0
