@@ -290,7 +290,8 @@ def test_a_child_is_not_held_up_by_what_the_monitor_had_open(
     valkey: LocalValkey, prefix: str
 ) -> None:
     """A client of the parent's that is collected in the child closes itself, for ever."""
-    with ValkeySaver.from_url(valkey.url, key_prefix=prefix, durability="async") as saver:
+    options: dict[str, Any] = {"durability": "async", "lag_bound_s": 1.0}  # A beat each 0.1 s.
+    with ValkeySaver.from_url(valkey.url, key_prefix=prefix, **options) as saver:
         where = config("t")
         made, versions = checkpoint(numbered_id(1), {"a": 1})
         saver.put(where, made, metadata(1), versions)
@@ -298,6 +299,7 @@ def test_a_child_is_not_held_up_by_what_the_monitor_had_open(
         while not saver.health().shards or monitor._watched[saver._window].link is None:
             assert time.monotonic() < until_s
             time.sleep(0.01)
+        time.sleep(0.5)  # Until the monitor waits, and holds nothing itself.
         process = multiprocessing.get_context("fork").Process(
             target=lambda: os._exit(int(saver.get_tuple(where) is None))
         )
