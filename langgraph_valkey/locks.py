@@ -26,8 +26,9 @@ import os
 import random
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
-from typing import NamedTuple, Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self, TypeAlias
 
 import anyio
 
@@ -54,10 +55,15 @@ LOCK_ASKED_MOST = 3
 tried again by themselves before they say so."""
 
 LOCK_LEAVE_S = 5.0
-"""How long leaving a lock may take where that was cancelled: it ends by itself anyway."""
+"""How long giving a lock back may take on the async face, where it can't be cancelled: it
+ends by itself anyway."""
 
 LOCK_NAME_MOST = 512
 """Characters of a lock's name: keys of stores have bounds."""
+
+
+_SINCE_BOOT: int | None = getattr(time, "CLOCK_BOOTTIME", None)
+"""Linux has a clock of this name."""
 
 
 class Leases(Protocol):
@@ -111,9 +117,26 @@ class Way(NamedTuple):
     sleep: Callable[[float], Awaitable[None]]
 
 
+def clock_s() -> float:
+    """Time that never goes back, and goes on while the machine is suspended.
+
+    On Linux `time.monotonic` stands still then, while a lease elsewhere runs out.
+    """
+    return time.monotonic() if _SINCE_BOOT is None else time.clock_gettime(_SINCE_BOOT)
+
+
 async def hold_up(delay_s: float) -> None:
     """Wait, on the blocking face: the thread stands still."""
     time.sleep(delay_s)
+
+
+Scope: TypeAlias = Callable[[], AbstractContextManager[Any]]
+"""Within what a lease is given back."""
+
+
+def _to_its_end() -> anyio.CancelScope:
+    """For what is to be done though the task is cancelled: but not for long."""
+    return anyio.CancelScope(shield=True, deadline=anyio.current_time() + LOCK_LEAVE_S)
 
 
 def ways(blocking: Leases, loops: Leases) -> tuple[Way, Way]:
@@ -169,7 +192,7 @@ class Lock:
             LockLost: It has.
         """
         self._held()
-        if time.monotonic() >= self._until_s:
+        if clock_s() >= self._until_s:
             raise self._lost()
 
     def renew(self) -> None:
@@ -186,11 +209,11 @@ class Lock:
         await self._renew(self._loops)
 
     def __enter__(self) -> Self:
-        finish(self._enter(self._blocking))
+        finish(self._enter(self._blocking, nullcontext))
         return self
 
     async def __aenter__(self) -> Self:
-        await self._enter(self._loops)
+        await self._enter(self._loops, _to_its_end)
         return self
 
     def __exit__(
@@ -199,7 +222,7 @@ class Lock:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        finish(self._leave(self._blocking, error))
+        finish(self._leave(self._blocking, error, nullcontext))
 
     async def __aexit__(
         self,
@@ -207,23 +230,27 @@ class Lock:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        with anyio.CancelScope(shield=True, deadline=anyio.current_time() + LOCK_LEAVE_S):
-            await self._leave(self._loops, error)
+        await self._leave(self._loops, error, _to_its_end)
 
     # --- both faces --------------------------------------------------------------
 
-    async def _enter(self, way: Way) -> None:
+    async def _enter(self, way: Way, scope: Scope) -> None:
         if self._lease is not None:
             raise RuntimeError(f"lock {self.name!r} is held by this object already: make another")
         holder = os.urandom(16).hex()
         give_up_s = time.monotonic() + self._wait_s
         bound_s = LOCK_PAUSE_FIRST_S
         while True:
-            asked_s, refusal = time.monotonic(), None
+            asked_s, refusal = clock_s(), None
             try:
                 found = await self._ask(way, holder)
             except WriteRejected as error:
                 found, refusal = None, error
+            except LanggraphValkeyError:
+                raise
+            except BaseException:  # Cancelled, or interrupted: the answer may be on its way.
+                await self._give_back(self._take_back(way, holder), scope)
+                raise
             if found is not None:
                 self._lease, self._holder, self._until_s = found, holder, asked_s + self.ttl_s
                 return
@@ -248,27 +275,46 @@ class Lock:
 
     async def _renew(self, way: Way) -> None:
         self.check()
-        asked_s = time.monotonic()
+        asked_s = clock_s()
         if not await way.leases.renew(self._held(), self._holder):
             self._until_s = -math.inf
             raise self._lost()
         self._until_s = asked_s + self.ttl_s
 
-    async def _leave(self, way: Way, error: BaseException | None) -> None:
+    async def _leave(self, way: Way, error: BaseException | None, scope: Scope) -> None:
         """Give it back; what went wrong in the body is never hidden by what goes wrong here."""
-        held, in_time = self._held(), time.monotonic() < self._until_s
+        held, in_time = self._held(), clock_s() < self._until_s
         self._lease = None
-        try:
-            await way.leases.release(held, self._holder)
-        except LanggraphValkeyError as failure:
-            _log.warning(
-                "lock %r could not be given back (%s): it ends by itself within %g s",
-                self.name,
-                type(failure).__name__,
-                self.ttl_s,
-            )
+        await self._give_back(way.leases.release(held, self._holder), scope)
         if error is None and not in_time:
             raise self._lost()
+
+    async def _take_back(self, way: Way, holder: str) -> None:
+        """Give back what may have been got: nobody would hold it, until its end.
+
+        It is asked for once more, to know its token; if it is got only now, it is given
+        back as well. After that the holder's name is used up: a request that comes late
+        gets nothing by it.
+        """
+        found = await way.leases.acquire(self.name, holder, self.ttl_s)
+        if found is not None:
+            await way.leases.release(found, holder)
+
+    async def _give_back(self, giving: Awaitable[None], scope: Scope) -> None:
+        """Have it given back; if that can't be, it is told, and is no failure."""
+        why = "it took too long"
+        try:
+            with scope():
+                await giving
+                why = ""
+        except LanggraphValkeyError as failure:
+            why = type(failure).__name__
+        if not why:
+            return
+        _log.warning(
+            "lock %r could not be given back (%s): it ends by itself within %g s",
+            *(self.name, why, self.ttl_s),
+        )
 
     def _held(self) -> Lease:
         if self._lease is None:
