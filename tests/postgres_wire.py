@@ -33,6 +33,7 @@ class PostgresWire:
         lose_answers: How many more answers to COMMIT get lost.
         lose_requests: How many more COMMITs get lost.
         lost: How many of both were lost so far.
+        is_silent: Whether it takes what it is sent and passes nothing on.
     """
 
     def __init__(self, server: Path) -> None:
@@ -44,6 +45,7 @@ class PostgresWire:
         self.lose_answers = 0
         self.lose_requests = 0
         self.lost = 0
+        self.is_silent = False
 
     @property
     def url(self) -> str:
@@ -85,7 +87,8 @@ class PostgresWire:
         """Pass bytes on, up to a chunk with the sign, if that is to be lost."""
         with contextlib.suppress(OSError):
             while (chunk := source.recv(CHUNK)) and not (sign in chunk and self._loses(plan)):
-                target.sendall(chunk)
+                if not self.is_silent:
+                    target.sendall(chunk)
         self._end(source)
         self._end(target)
 

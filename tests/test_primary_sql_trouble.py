@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -12,21 +13,27 @@ from typing import Any
 
 import psycopg
 import pytest
-from sqlalchemy import Connection, create_engine, event, text
+from sqlalchemy import Connection, create_engine, event, make_url, text
 from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from langgraph_valkey.errors import ConfigurationError, Unreachable
+from langgraph_valkey.errors import ConfigurationError, OutcomeUnknown, Unreachable
 from langgraph_valkey.link import finish
+from langgraph_valkey.primary import sql_answers, sql_database, sql_engines
 from langgraph_valkey.primary.records import Receipt
 from langgraph_valkey.primary.sql import SqlStore
+from tests.postgres_wire import PostgresWire
 from tests.primary_ground import (  # noqa: F401
+    FACES,
+    STORES,
+    Ground,
     Postgres,
     SqlGround,
     asked,
     new_name,
     postgres,
     sql_ground,
+    started,
     threads,
 )
 
@@ -283,3 +290,92 @@ async def _forget(store: SqlStore) -> None:
     """Have both faces connect anew."""
     store.engine.dispose()
     await store._loops.close()
+
+
+@pytest.mark.parametrize("face", FACES)
+async def test_a_server_that_never_answers_is_not_waited_for_for_ever(
+    postgres: Postgres, threads: ThreadPoolExecutor, face: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sql_answers, "ANSWER_S", 0.3)
+    monkeypatch.setattr(sql_database, "TRY_DEADLINE_S", 0.2)
+    schema = new_name()
+    with PostgresWire(postgres.socket) as wire:
+        store = SqlStore(wire.url, schema=schema, pool_size=1)
+        ground = SqlGround.__new__(SqlGround)
+        Ground.__init__(ground, store, face, threads)
+        await ground.call("setup")
+        await ground.call("commit", asked("warm"), lambda _: 1)
+
+        def silence(_: Any) -> int:
+            wire.is_silent = True
+            return 1
+
+        for kind, method, given in (
+            (OutcomeUnknown, "commit", (asked(), silence)),
+            (Unreachable, "alive", ("owner", 5.0)),
+            (Unreachable, "receipts", ("thread", "turn")),
+        ):
+            wire.is_silent = False
+            await ground.call("receipt", asked().key)  # Connects, if it has to.
+            wire.is_silent = method != "commit"
+            with pytest.raises(kind):
+                await asyncio.wait_for(ground.call(method, *given), 20)
+        wire.is_silent = False
+        assert not (await ground.call("commit", asked(), lambda _: 2)).replayed
+        await store.aclose()
+    assert not sql_answers.ANSWERS._open
+
+
+def test_the_socket_of_an_answered_question_is_left_alone() -> None:
+    mine, other = socket.socketpair()
+    answers = sql_answers.Answers()
+    with mine, other:
+        with answers.within(0.0, of=mine.fileno()):
+            pass
+        with answers.within(60.0, of=mine.fileno()):
+            time.sleep(2 * sql_answers.LOOK_S)
+            mine.sendall(b"?")
+            assert other.recv(1) == b"?"
+        with answers.within(0.0, of=mine.fileno()):
+            assert mine.recv(1) == b""  # Shut down, else this would wait for ever.
+
+
+async def test_a_silent_owners_open_commit_is_not_waited_for_for_ever(
+    request: pytest.FixtureRequest, threads: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sql_engines, "LOCK_TIMEOUT_S", 1)
+    monkeypatch.setattr(sql_database, "TRY_DEADLINE_S", 0.2)
+    async with STORES["postgresql"](request, "loops", threads) as ground:
+        await ground.call("setup")
+        run = await started(ground)
+        inside, over = asyncio.Event(), asyncio.Event()
+
+        async def slow(_: Any) -> None:
+            inside.set()
+            await over.wait()
+
+        request_ = asked(fence=run.fence)
+        silent = asyncio.create_task(ground.call("commit", request_, slow))
+        await inside.wait()
+        for method, given in (
+            ("claim_run", (run.fence, "another")),
+            ("commit", (request_, lambda _: 2)),
+        ):
+            with pytest.raises(Unreachable, match="others were in the way"):
+                await asyncio.wait_for(ground.call(method, *given), 20)
+        over.set()
+        assert not (await silent).replayed
+
+
+async def test_the_server_bounds_waiting_unless_it_is_told_otherwise(postgres: Postgres) -> None:
+    found = text(
+        "SELECT current_setting('lock_timeout'), count(*) FILTER (WHERE source = 'session') "
+        "FROM pg_settings WHERE name LIKE 'tcp_keepalives%'"
+    )
+    for options, lock_timeout in (({}, "10s"), ({"options": "-c lock_timeout=7s"}, "7s")):
+        url = make_url(postgres.url).update_query_dict(options)
+        store = SqlStore(url.render_as_string(hide_password=False))
+        for face in (store.blocking, store.loops):
+            row = await face._database.read(lambda at: at.execute(found).one())
+            assert tuple(row) == (lock_timeout, 3)
+        await store.aclose()

@@ -12,6 +12,7 @@ that takes long keeps all others waiting.
 
 from __future__ import annotations
 
+import functools
 from typing import cast, get_args
 
 from sqlalchemy import Connection, Engine, delete, exists, func
@@ -44,11 +45,12 @@ class SqlPrimary(SqlCommits, SqlRuns, SqlLeases, SqlTombstones, SqlOutbox):
         """Make the tables, or bring them to this version's form; see `Primary`."""
         tables = self._tables
         if not await self._database.read(lambda at: is_up_to_date(at, tables)):
-            await self._database.write(lambda at: bring_up(at, tables))
+            await self._database.write(lambda at: bring_up(at, tables), patient=True)
 
     async def purge(self, older_than_s: float) -> Purged:
         """Drop records of an age; see `Primary`."""
-        return await self._database.write(lambda at: self._purge(at, older_than_s))
+        purging = functools.partial(self._purge, older_than_s=older_than_s)
+        return await self._database.write(purging, patient=True)
 
     def _purge(self, connection: Connection, older_than_s: float) -> Purged:
         tables, before_s = self._tables, now_s() - older_than_s

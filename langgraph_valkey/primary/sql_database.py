@@ -41,8 +41,8 @@ jitter), which doubles from try to try."""
 class Transaction(Protocol):
     """An open transaction on one face."""
 
-    async def run(self, statements: Callable[[Connection], T]) -> T:
-        """Run statements of this package in it."""
+    async def run(self, statements: Callable[[Connection], T], *, patient: bool = False) -> T:
+        """Run statements of this package in it; patiently: however long they take."""
         ...
 
     async def call(self, fn: Callable[..., Any]) -> Any:
@@ -145,11 +145,11 @@ class Database:
 
         return await self._until_decided(attempt)
 
-    async def write(self, statements: Callable[[Connection], T]) -> T:
-        """Run statements in one transaction."""
+    async def write(self, statements: Callable[[Connection], T], *, patient: bool = False) -> T:
+        """Run statements in one transaction; patiently: however long they take."""
 
         async def work(transaction: Transaction, _: Progress) -> T:
-            return await transaction.run(statements)
+            return await transaction.run(statements, patient=patient)
 
         return await self.transact(work)
 

@@ -6,11 +6,13 @@ A URL may hold a password, so no error here repeats one.
 from __future__ import annotations
 
 import importlib.util
+import sqlite3
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import URL, Engine, create_engine, event, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from langgraph_valkey.errors import ConfigurationError
@@ -35,6 +37,17 @@ SET_UP_TIMEOUT_S = 5.0
 
 CONNECT_TIMEOUT_S = 3
 """How long connecting to PostgreSQL may take, in whole seconds."""
+
+LOCK_TIMEOUT_S = 10
+"""How long a statement waits on PostgreSQL for another transaction, unless the database,
+its user or the URL's options say something else: less than `sql_answers.ANSWER_S`."""
+
+SILENT_S = 10
+SILENT_AGAIN_S = 5
+SILENT_COUNT = 3
+"""After how long without a sign of life PostgreSQL asks the host of a connection for
+one, how often, and how many it lets go by. Then it undoes what was open there and frees
+its locks: by the system's own bounds after two hours."""
 
 UNANSWERED_MS = 10_000
 """How long PostgreSQL's host may leave what was sent unacknowledged before the
@@ -124,8 +137,9 @@ class Address:
         }
 
     def _set_up(self, engine: Engine) -> None:
+        event.listen(engine, "connect", _durable if self.kind == "sqlite" else _bounded)
         if self.kind == "sqlite":
-            event.listen(engine, "connect", _durable)
+            event.listen(engine, "invalidate", _free)
 
 
 def _parsed(url: str) -> URL:
@@ -161,3 +175,27 @@ def _durable(connection: Any, _: Any) -> None:
     cursor.execute("PRAGMA synchronous=FULL")
     cursor.execute(f"PRAGMA busy_timeout={TURN_TIMEOUT_MS}")
     cursor.close()
+
+
+def _free(connection: Any, *_: Any) -> None:
+    """Free SQLite's locks before a connection is given up, as when a task was cancelled.
+
+    Closing is not enough: SQLite goes on holding them for a statement whose rows nobody
+    has fetched, and that lives as long as somebody keeps the error.
+    """
+    with suppress(SQLAlchemyError, sqlite3.Error):
+        connection.rollback()
+
+
+def _bounded(connection: Any, _: Any) -> None:
+    """Have the server bound how long others wait for this connection, and it for others."""
+    cursor = connection.cursor()
+    cursor.execute(
+        f"SET tcp_keepalives_idle = {SILENT_S};"
+        f"SET tcp_keepalives_interval = {SILENT_AGAIN_S};"
+        f"SET tcp_keepalives_count = {SILENT_COUNT};"
+        f"SELECT set_config('lock_timeout', '{LOCK_TIMEOUT_S}s', false) "
+        "WHERE current_setting('lock_timeout') = '0'"
+    )
+    cursor.close()
+    connection.commit()

@@ -15,23 +15,24 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import inspect
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
 
-from sqlalchemy import Connection, Engine, event
-from sqlalchemy.engine import ExceptionContext
-from sqlalchemy.exc import OperationalError, PendingRollbackError, SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from langgraph_valkey.errors import ConfigurationError
 from langgraph_valkey.primary.sql_database import Face, Transaction
-from langgraph_valkey.primary.sql_errors import Trouble, trouble_of, was_rolled_back
-
-T = TypeVar("T")
+from langgraph_valkey.primary.sql_errors import Trouble, trouble_of
+from langgraph_valkey.primary.sql_transactions import (
+    BlockingTransaction,
+    LoopTransaction,
+    guard,
+)
 
 TURN_MOST_S = 30.0
 """How long a transaction waits for another one's on SQLite: longer than any that is
@@ -39,74 +40,6 @@ meant to be short."""
 
 TURN_PAUSE_S = 0.01
 """How long one stands aside between two looks whether SQLite lets it write."""
-
-_GUARDED = "lgv_guarded"
-"""Marks a connection that is lent to a function of the user's."""
-
-
-_FAILURE = "lgv_failure"
-"""The driver's last error on it meanwhile."""
-
-
-def guard(engine: Engine) -> None:
-    """Have an eye on functions that are lent a connection of it: they can't commit."""
-    if not event.contains(engine, "commit", _refuse):
-        event.listen(engine, "commit", _refuse)
-        event.listen(engine, "handle_error", _note)
-
-
-def _refuse(connection: Connection) -> None:
-    if connection.info.get(_GUARDED):
-        raise _may_not_commit()
-
-
-def _note(context: ExceptionContext) -> None:
-    if context.connection is not None and _GUARDED in context.connection.info:
-        context.connection.info[_FAILURE] = context.original_exception
-
-
-def _may_not_commit() -> RuntimeError:
-    return RuntimeError(
-        "the function must not commit: what it does becomes part of a transaction that is "
-        "committed once it has returned. Nothing was committed"
-    )
-
-
-class _Lendable:
-    """What both faces' transactions have in common.
-
-    Attributes:
-        noted: The driver's last error while a function had the connection.
-    """
-
-    noted: BaseException | None = None
-
-    def gave(self, failure: BaseException) -> bool:
-        """Whether an error that came out of `call` is this transaction's."""
-        if isinstance(failure, PendingRollbackError):  # The connection broke, and this went on.
-            return self.noted is not None
-        return self.noted is not None and getattr(failure, "orig", failure) is self.noted
-
-
-@contextmanager
-def _lent(connection: Connection, to: _Lendable) -> Iterator[None]:
-    """Lend it, and look afterwards whether its transaction is still what it was."""
-    info, transaction = connection.info, connection.get_transaction()
-    info[_GUARDED] = True
-    try:
-        yield
-    finally:
-        info.pop(_GUARDED, None)
-        to.noted = info.pop(_FAILURE, None)
-    if connection.get_transaction() is not transaction:
-        raise was_rolled_back()
-    if not _is_begun(connection):
-        raise RuntimeError(
-            "the function has ended the transaction it was given: it must neither have rolled back "
-            "nor committed, be it by a statement or a script (sqlite3's executescript does)"
-        )
-    if transaction is not None and not transaction.is_active and not connection.invalidated:
-        raise _may_not_commit()  # It tried to, and went on.
 
 
 def _begin_on_sqlite(connection: Connection) -> None:
@@ -130,9 +63,17 @@ async def _in_turn(begin: Callable[[], Awaitable[None]], face: Face, for_s: floa
         await face.sleep(TURN_PAUSE_S)
 
 
-def _is_of_no_use(failure: BaseException) -> bool:
-    """Whether a connection is to be dropped, since another one may be able to write."""
-    return trouble_of(failure) is Trouble.READ_ONLY
+@asynccontextmanager
+async def _ended(
+    transaction: BlockingTransaction | LoopTransaction,
+) -> AsyncIterator[Transaction]:
+    """See to it that it is ended."""
+    try:
+        yield transaction
+    except BaseException as failure:
+        await transaction.end(failure)
+        raise
+    await transaction.end(None)
 
 
 def _check_on_postgresql(connection: Connection) -> None:
@@ -143,53 +84,6 @@ def _check_on_postgresql(connection: Connection) -> None:
             "the primary store's engine is in AUTOCOMMIT mode, which has no transactions: give it "
             "an engine of any other isolation_level"
         )
-
-
-def _is_begun(connection: Connection) -> bool:
-    """Whether the database is in a transaction on this connection."""
-    if connection.invalidated:
-        return True  # It broke, which shows later.
-    driver: Any = connection.connection.driver_connection
-    if connection.dialect.name == "sqlite":
-        return bool(driver.in_transaction)
-    return bool(driver.info.transaction_status)  # 0: idle.
-
-
-def _settled(result: Any) -> Any:
-    """A result that is none yet is a mistake of the caller's."""
-    if inspect.iscoroutine(result):
-        result.close()
-    if inspect.isawaitable(result):
-        raise TypeError(
-            "the function of a commit returned something to be awaited: give a coroutine "
-            "function (async def) to the async commit"
-        )
-    return result
-
-
-def _is_async(fn: Callable[..., Any]) -> bool:
-    return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(
-        getattr(fn, "__call__", None)  # noqa: B004  # Of an object whose call is async.
-    )
-
-
-class _BlockingTransaction(_Lendable):
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-
-    async def run(self, statements: Callable[[Connection], T]) -> T:
-        return statements(self._connection)
-
-    async def call(self, fn: Callable[..., Any]) -> Any:
-        if _is_async(fn):
-            raise TypeError(
-                "the function of a blocking commit is a coroutine function: use the async commit"
-            )
-        with _lent(self._connection, self):
-            return _settled(fn(self._connection))
-
-    async def commit(self) -> None:
-        self._connection.commit()
 
 
 class BlockingFace:
@@ -220,20 +114,14 @@ class BlockingFace:
                 await _in_turn(begin, self, self._turn_s)
             else:
                 _check_on_postgresql(connection)
-            try:
-                yield _BlockingTransaction(connection)
-            except BaseException as failure:
-                with suppress(SQLAlchemyError):  # Closing sees to a broken connection.
-                    connection.rollback()
-                    if _is_of_no_use(failure):
-                        connection.invalidate()
-                raise
+            async with _ended(BlockingTransaction(connection)) as transaction:
+                yield transaction
 
     @asynccontextmanager
     async def look(self) -> AsyncIterator[Transaction]:
         """A connection to read; see `Face`."""
         with self._reading.connect() as connection:
-            yield _BlockingTransaction(connection)
+            yield BlockingTransaction(connection)
 
     def now(self) -> float:
         """A monotonic clock."""
@@ -252,24 +140,6 @@ class BlockingFace:
         """Leave the parent's connections alone: the child opens its own."""
         self._inherited.append(self.engine.pool)  # Kept, since collecting it would close them.
         self.engine.dispose(close=False)
-
-
-class _LoopTransaction(_Lendable):
-    def __init__(self, connection: AsyncConnection) -> None:
-        self._connection = connection
-
-    async def run(self, statements: Callable[[Connection], T]) -> T:
-        return await self._connection.run_sync(statements)
-
-    async def call(self, fn: Callable[..., Any]) -> Any:
-        connection = self._connection
-        with _lent(connection.sync_connection, self):  # type: ignore[arg-type]
-            if _is_async(fn):
-                return await fn(connection)
-            return _settled(await connection.run_sync(fn))
-
-    async def commit(self) -> None:
-        await self._connection.commit()
 
 
 class LoopsFace:
@@ -298,21 +168,15 @@ class LoopsFace:
                 await _in_turn(begin, self, self._turn_s)
             else:
                 _check_on_postgresql(connection.sync_connection)  # type: ignore[arg-type]
-            try:
-                yield _LoopTransaction(connection)
-            except BaseException as failure:
-                with suppress(SQLAlchemyError):
-                    await connection.rollback()
-                    if _is_of_no_use(failure):
-                        await connection.invalidate()
-                raise
+            async with _ended(LoopTransaction(connection)) as transaction:
+                yield transaction
 
     @asynccontextmanager
     async def look(self) -> AsyncIterator[Transaction]:
         """A connection to read; see `Face`."""
         engine = await self._engine()
         async with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
-            yield _LoopTransaction(connection)
+            yield LoopTransaction(connection)
 
     async def _engine(self) -> AsyncEngine:
         loop = asyncio.get_running_loop()
