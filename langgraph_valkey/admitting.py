@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from langgraph.checkpoint.base import CheckpointTuple
 
@@ -27,16 +28,13 @@ from langgraph_valkey.inputs import (
     open_questions,
 )
 from langgraph_valkey.orders import Order
-from langgraph_valkey.primary.records import NewRun, Run, RunEnd
-from langgraph_valkey.redoing import BUSY, Verdict, prepare, redo, stands
+from langgraph_valkey.primary.records import Fence, NewRun, Run, RunEnd, Started
+from langgraph_valkey.redoing import BUSY, OLDER_MOST, Verdict, prepare, redo, stands
 from langgraph_valkey.rerun import checkpoint_id_of, resumes
 from langgraph_valkey.turns import TURN_ID
 
 POLL_S = 0.1
 """How often it is asked whether a run that is under way has ended."""
-
-OLDER_MOST = 1_000
-"""Older runs of one thread that are looked at: those of a day, of a busy one."""
 
 EDITS_MOST = 100
 """Edits of a state, one on the other, behind which the turn is looked for that is resumed."""
@@ -112,7 +110,7 @@ async def _try(parts: Parts, face: Face, order: Order) -> Attempt | Over | _Bloc
     if lost:
         seen = await look(face, order.thread_id)
     new = _recorded(parts, face, order, seen[0], await _turn_of(face, order, seen[0]))
-    started = await face.primary.start_run(new)
+    started = await _start(parts, face, new)
     run = started.run
     if run is None:
         return _Blocked(next(r.run_id for r in started.before if r.state == "running"))
@@ -123,7 +121,24 @@ async def _try(parts: Parts, face: Face, order: Order) -> Attempt | Over | _Bloc
         # One that came in between, and died as fast.
         await face.primary.end_run(run.fence, RunEnd("cancelled", "", 0))
         return _Blocked(started.before[-1].run_id)
-    return Attempt(run, order.known, order.given, order.config, order.options)
+    base = checkpoint_id_of(seen[0]) if seen[0] is not None else ""
+    return _attempt(order, run, order.given, base)
+
+
+async def _start(parts: Parts, face: Face, new: NewRun) -> Started:
+    fence = Fence(new.run_id, 1)
+    try:
+        started = await face.primary.start_run(new)
+    except BaseException:
+        parts.owner.tell_later(fence, None)  # It may be recorded all the same.
+        raise
+    if started.is_new:
+        parts.owner.told(fence)  # Of a call before, which was not recorded after all.
+    return started
+
+
+def _attempt(order: Order, run: Run, given: Any, base: str) -> Attempt:
+    return Attempt(run, order.known, given, order.config, order.options, base, is_called=True)
 
 
 async def _make_sure(
@@ -237,7 +252,7 @@ async def _again(
         return Over(run)
     came = await prepare(parts, face, run, order.known)
     if isinstance(came, Attempt):
-        return Attempt(came.run, order.known, came.given, order.config, order.options)
+        return _attempt(order, came.run, came.given, came.base)
     if came == BUSY:
         return _Blocked(run.run_id)
     if came.kind == "fine":

@@ -2,8 +2,9 @@
 
 It ends in one of three ways. It comes to its end, or to an interrupt: then the thread's
 head is recorded, so that its loss can be noticed. It raises what the user's code
-raised: then the caller was told, and nobody runs it again. Or it is cut off, by an
-outage or by being cancelled: then it is given free, for whoever recovers.
+raised: then the caller is told, and nobody runs it again; where there is no caller, it
+is run again some times before. Or it is cut off, by an outage or by being cancelled:
+then it is given free, for whoever recovers.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ from langgraph_valkey.inputs import commands_stored, finished_tasks, open_questi
 from langgraph_valkey.keys import thread_keys
 from langgraph_valkey.operations import ANYONE
 from langgraph_valkey.owner import Owner
-from langgraph_valkey.primary.records import Outcome, Run, RunEnd
-from langgraph_valkey.rerun import checkpoint_id_of
+from langgraph_valkey.primary.records import Fence, Outcome, Run, RunEnd
+from langgraph_valkey.rerun import checkpoint_id_of, run_id_of
 from langgraph_valkey.settling import Settling
 from langgraph_valkey.turns import config_of
 
@@ -45,6 +46,11 @@ OUTAGES = (
     Unreachable, WriteRejected, OutcomeUnknown, StoreFull, ReplayIncomplete, ForkDetected
 )  # fmt: skip
 """Errors after which the run can be brought to its end later."""
+
+
+ATTEMPTS_MOST = 10
+"""Attempts after which a run that nobody waits for is given up when it raises: with the
+pauses between recoveries, they outlast half an hour of a model provider's trouble."""
 
 
 class Parts(NamedTuple):
@@ -65,6 +71,8 @@ class Attempt:
         given: What the graph is given.
         config: Its config; thread, turn and attempt are put in.
         options: Further options of ``invoke`` or ``stream``.
+        base: Id of the checkpoint that it goes on from; "" where there is none.
+        is_called: Whether somebody waits for it, who will be told what it raises.
     """
 
     run: Run
@@ -72,6 +80,8 @@ class Attempt:
     given: Any
     config: RunnableConfig
     options: Mapping[str, Any]
+    base: str
+    is_called: bool = False
 
 
 def thread_config(thread_id: str, checkpoint_id: str = "") -> RunnableConfig:
@@ -107,7 +117,7 @@ async def execute(parts: Parts, face: Face, attempt: Attempt) -> Any:
         result = await face.invoke(*what, attempt.run.face)
         await _record(parts, face, attempt)
     except BaseException as error:
-        await _give_up(face, attempt, error)
+        await _give_up(parts, face, attempt, error)
         raise
     finally:
         parts.owner.end(attempt.run.run_id)
@@ -125,19 +135,40 @@ async def stream(parts: Parts, face: Face, attempt: Attempt) -> AsyncGenerator[A
                 yield chunk
         await _record(parts, face, attempt)
     except BaseException as error:
-        await _give_up(face, attempt, error)
+        await _give_up(parts, face, attempt, error)
         raise
     finally:
         parts.owner.end(attempt.run.run_id)
 
 
 async def _record(parts: Parts, face: Face, attempt: Attempt) -> None:
-    """Record that it has come to its end, or to an interrupt."""
-    found, sight = await look(face, attempt.run.thread_id)
+    """Record that it has come to its end, or to an interrupt.
+
+    Raises:
+        ReplayIncomplete: What it was to go on with was lost under it, so it did nothing.
+    """
+    run = attempt.run
+    found, sight = await look(face, run.thread_id)
+    if found is None or not _is_its_end(attempt, found):
+        raise ReplayIncomplete(
+            f"thread {run.thread_id!r} lost what run {run.run_id!r} was to go on with, so that it "
+            "did not come to its end: what was lost is executed again first",
+            thread_ids=[run.thread_id],
+        )
     outcome: Outcome = "finished"
     if found is not None and await _is_interrupted(face, attempt, found):
         outcome = "interrupted"
     await record_end(parts, face, attempt.run, outcome, found, sight)
+
+
+def _is_its_end(attempt: Attempt, found: CheckpointTuple) -> bool:
+    """Whether a head may be the last one of a run: its own, or its base, if it did nothing."""
+    made_by = run_id_of(found)
+    if made_by == attempt.run.run_id:
+        return True
+    at = checkpoint_id_of(found)
+    # An edit by hand may have come upon what it did.
+    return at == attempt.base or (not made_by and at > attempt.base)
 
 
 async def record_end(
@@ -178,27 +209,51 @@ async def _is_interrupted(face: Face, attempt: Attempt, found: CheckpointTuple) 
     return bool(state.tasks)
 
 
-async def _give_up(face: Face, attempt: Attempt, error: BaseException) -> None:
+async def _give_up(parts: Parts, face: Face, attempt: Attempt, error: BaseException) -> None:
     """Record that it was cut off, or failed."""
     run = attempt.run
     if isinstance(error, RunTakenOver):
         return
-    cut_off = not isinstance(error, Exception) or isinstance(error, (*OUTAGES, GraphBubbleUp))
-    outcome: Outcome = "cancelled" if isinstance(error, ThreadDeleted) else "failed"
-    step = (
-        face.primary.release_run(run.fence)
-        if cut_off
-        else face.primary.end_run(run.fence, RunEnd(outcome, "", 0))
-    )
-    recorded = False
-    with suppress(LanggraphValkeyError):
-        await face.undisturbed(step)
-        recorded = True
-    if cut_off or not recorded:
+    end = end_by(attempt, error)
+    is_told = await let_go(parts, face, run.fence, end)
+    if end is None or not is_told:
         error.add_note(
             f"run {run.run_id!r} of thread {run.thread_id!r} is recorded, and recover() will bring "
             "it to its end; so does the same call with this run_id"
         )
+
+
+def end_by(attempt: Attempt, error: BaseException) -> RunEnd | None:
+    """How a run ends by an error; None if it is to be brought to its end later."""
+    if isinstance(error, ThreadDeleted):
+        return RunEnd("cancelled", "", 0)
+    if not isinstance(error, Exception) or isinstance(error, GraphBubbleUp) or is_trouble(error):
+        return None
+    is_over = attempt.is_called or attempt.run.attempt >= ATTEMPTS_MOST
+    return RunEnd("failed", "", 0) if is_over else None
+
+
+async def let_go(parts: Parts, face: Face, fence: Fence, end: RunEnd | None = None) -> bool:
+    """Tell the registry that an attempt is over; if that can't be done now, it is later.
+
+    Args:
+        parts: Those of this process.
+        face: Over which.
+        fence: The attempt.
+        end: How it ended; None if it was given up half-way.
+
+    Returns:
+        Whether it was told.
+    """
+    primary, told = face.primary, False
+    with suppress(LanggraphValkeyError):
+        try:
+            step = primary.release_run(fence) if end is None else primary.end_run(fence, end)
+            told = await face.undisturbed(step)
+        finally:
+            if not told:
+                parts.owner.tell_later(fence, end)
+    return told
 
 
 def breakpoints(known: Known, options: Mapping[str, Any]) -> tuple[Any, Any]:

@@ -81,8 +81,8 @@ class Face(Protocol):
         """Execute a graph, and yield what it streams."""
         ...
 
-    async def undisturbed(self, step: Coroutine[Any, Any, T]) -> T | None:
-        """Await something though this is being cancelled; None if it takes too long."""
+    async def undisturbed(self, step: Coroutine[Any, Any, Any]) -> bool:
+        """Await something though this is being cancelled; False if it takes too long."""
         ...
 
     async def side_by_side(
@@ -146,9 +146,10 @@ class BlockingFace:
             for chunk in chunks:
                 yield chunk
 
-    async def undisturbed(self, step: Coroutine[Any, Any, T]) -> T | None:
+    async def undisturbed(self, step: Coroutine[Any, Any, Any]) -> bool:
         """See `Face`."""
-        return await step
+        await step
+        return True
 
     async def side_by_side(
         self, jobs: Sequence[Callable[[], Coroutine[Any, Any, T]]], most: int
@@ -213,11 +214,12 @@ class LoopFace:
             async for chunk in chunks:
                 yield chunk
 
-    async def undisturbed(self, step: Coroutine[Any, Any, T]) -> T | None:
+    async def undisturbed(self, step: Coroutine[Any, Any, Any]) -> bool:
         """See `Face`."""
         with anyio.move_on_after(LEAVING_S, shield=True):
-            return await step
-        return None
+            await step
+            return True
+        return False
 
     async def side_by_side(
         self, jobs: Sequence[Callable[[], Coroutine[Any, Any, T]]], most: int

@@ -88,7 +88,7 @@ async def sights(core: Checkpoints, link: Link, runs: Sequence[Ended]) -> dict[s
             head, pending = _read(core, answer)
             if head == run.head and pending >= run.writes:
                 found[run.run_id] = Sight(answer.identity or ANYONE, seen_s)
-            elif numbers.get((run.thread_id, head), 0) > run.number:
+            elif head != run.head and numbers.get((run.thread_id, head), 0) > run.number:
                 others.append((run, _only(core, run)))
         for run, answer, seen_s in await _ask(core, link, others):
             if answer.status is Status.OK and answer.rest[4]:

@@ -3,6 +3,9 @@
 It says that it lives, for a while at a time. Once it has fallen silent for longer than
 it said, others may take its runs over; if it was only slow, the fence keeps what it
 then commits out.
+
+What it could not tell the registry of its attempts, since that was away, it tells
+later: else its runs would pass for being executed as long as it lives.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import time
 
 from langgraph_valkey.fork import renew_after_fork
 from langgraph_valkey.primary.contract import Primary
+from langgraph_valkey.primary.records import Fence, RunEnd
 
 BEATS = 3
 """How often it says so in the time for which it is believed: one may fail."""
@@ -38,6 +42,7 @@ class Owner:
         self.id = os.urandom(12).hex()
         self._lock = threading.Lock()
         self._active: set[str] = set()
+        self._untold: dict[Fence, RunEnd | None] = {}
         self._said_s: float | None = None
 
     @property
@@ -58,6 +63,42 @@ class Owner:
         """It is not executed here any more."""
         with self._lock:
             self._active.discard(run_id)
+
+    def tell_later(self, fence: Fence, end: RunEnd | None) -> None:
+        """How an attempt ended could not be told; None if it was given up half-way."""
+        with self._lock:
+            self._untold[fence] = end
+
+    def told(self, fence: Fence) -> None:
+        """Nothing is to be told of this attempt (any more)."""
+        with self._lock:
+            self._untold.pop(fence, None)
+
+    async def tell(self, primary: Primary) -> int:
+        """Tell what could not be told before; of how many runs that was.
+
+        Raises:
+            Unreachable, OutcomeUnknown: It still can't be.
+        """
+        with self._lock:
+            untold = list(self._untold.items())
+        count = 0
+        for fence, end in untold:
+            if not self.begin(fence.run_id):
+                continue  # It is executed again already.
+            try:
+                run = await primary.run(fence.run_id)
+                # It may never have come to be recorded, or be another's.
+                if run is not None and run.fence == fence and run.owner == self.id:
+                    if end is None:
+                        await primary.release_run(fence)
+                    else:
+                        await primary.end_run(fence, end)
+                    count += 1
+                self.told(fence)
+            finally:
+                self.end(fence.run_id)
+        return count
 
     @property
     def silent_s(self) -> float | None:

@@ -3,11 +3,14 @@
 Most are fine: they have ended, and their last checkpoint is in their thread. Those are
 told by looking at many threads at once. The others are taken one by one, those of a
 thread in their order, several threads side by side.
+
+Where a run of a thread has to be left, so have those after it: executed on a thread
+without it, they would keep it from ever being executed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -34,10 +37,13 @@ class _Found:
     """Verdicts so far."""
 
     of: list[tuple[str, str, Verdict]] = field(default_factory=list)
+    stuck: dict[str, Verdict] = field(default_factory=dict)
 
-    def add(self, run: Run, verdict: Verdict) -> None:
+    def add(self, run: Run, verdict: Verdict, following: Verdict | None = None) -> None:
         # Of the run no more than this: there may be many, with large inputs.
         self.of.append((run.run_id, run.thread_id, verdict))
+        if following is not None:
+            self.stuck.setdefault(run.thread_id, following)
 
     def report(self, duration_s: float) -> RunsReport:
         def ids(*kinds: str) -> tuple[str, ...]:
@@ -77,53 +83,85 @@ async def recover_runs(parts: Parts, face: Face, given: Mapping[str, Known]) -> 
     found = _Found()
     after: tuple[float, str] | None = None
     while True:
+        # Asked for before the page: what ends in between is looked at in vain, no more.
+        active = parts.owner.active
         page = await face.primary.unsettled_runs(after=after, limit=PAGE)
-        await _look_after(parts, face, given, page, found)
+        busy = {
+            run.run_id
+            for run in page
+            if run.run_id in active or (run.owner_alive and run.owner != parts.owner.id)
+        }
+        await _look_after(parts, face, given, page, busy, found)
         if len(page) < PAGE:
             return found.report(face.link.now() - started_s)
         after = page[-1].started_s, page[-1].run_id
 
 
 async def _look_after(
-    parts: Parts, face: Face, given: Mapping[str, Known], page: Sequence[Run], found: _Found
+    parts: Parts,
+    face: Face,
+    given: Mapping[str, Known],
+    page: Sequence[Run],
+    busy: Set[str],
+    found: _Found,
 ) -> None:
-    active = set(parts.owner.active)
-    mine: list[Run] = []
+    there = await sights(face.core, face.link, [run for run in page if run.state == "ended"])
+    threads: dict[str, list[Run]] = {}
     for run in page:
-        is_others = run.owner_alive and run.owner != parts.owner.id
-        if is_others or run.run_id in active:
+        if run.run_id not in there:
+            threads.setdefault(run.thread_id, []).append(run)
+        elif run.run_id in busy:
             found.add(run, BUSY)
         else:
-            mine.append(run)
-    ended = [run for run in mine if run.state == "ended"]
-    there = await sights(face.core, face.link, ended)
-    threads: dict[str, list[Run]] = {}
-    for run in mine:
-        if run.run_id in there:
             parts.settling.add(run, run.head, run.writes, there[run.run_id])
             found.add(run, FINE)
-        else:
-            threads.setdefault(run.thread_id, []).append(run)
-    jobs = [partial(_thread, parts, face, given, runs) for runs in threads.values()]
-    for runs, verdicts in zip(
-        threads.values(), await face.side_by_side(jobs, AT_ONCE), strict=True
-    ):
-        for run, verdict in zip(runs, verdicts, strict=True):
-            found.add(run, verdict)
+    jobs = [
+        partial(_thread, parts, face, given, runs, busy, found.stuck.get(thread_id))
+        for thread_id, runs in threads.items()
+    ]
+    for verdicts in await face.side_by_side(jobs, AT_ONCE):
+        for run, verdict in verdicts:
+            found.add(run, verdict, _following(verdict))
 
 
 async def _thread(
-    parts: Parts, face: Face, given: Mapping[str, Known], runs: Sequence[Run]
-) -> list[Verdict]:
-    """Bring the runs of one thread to their ends, in their order."""
-    verdicts: list[Verdict] = []
+    parts: Parts,
+    face: Face,
+    given: Mapping[str, Known],
+    runs: Sequence[Run],
+    busy: Set[str],
+    stuck: Verdict | None,
+) -> list[tuple[Run, Verdict]]:
+    """Bring the runs of one thread to their ends, in their order.
+
+    Args:
+        parts: Those of this process.
+        face: Over which.
+        given: Graphs, beside those that are registered.
+        runs: Those that have to be looked at.
+        busy: Which of them are somebody else's.
+        stuck: What all that follow are, after one that had to be left before.
+    """
+    verdicts: list[tuple[Run, Verdict]] = []
     for run in sorted(runs, key=lambda each: each.number):
-        if verdicts and verdicts[-1].kind in ("left", "unknown", "busy"):
-            verdicts.append(_BEHIND if verdicts[-1].kind != "busy" else BUSY)
-            continue
-        try:
-            known = parts.graphs.find(run.graph, given)
-            verdicts.append(await redo(parts, face, run, known))
-        except LanggraphValkeyError as error:
-            verdicts.append(Verdict("left", f"it can't be judged now: {error}", error))
+        if stuck is None or run.run_id in busy:
+            verdict = BUSY if run.run_id in busy else await _run(parts, face, given, run)
+        else:
+            verdict = stuck
+        verdicts.append((run, verdict))
+        stuck = stuck or _following(verdict)
     return verdicts
+
+
+async def _run(parts: Parts, face: Face, given: Mapping[str, Known], run: Run) -> Verdict:
+    try:
+        return await redo(parts, face, run, parts.graphs.find(run.graph, given))
+    except LanggraphValkeyError as error:
+        return Verdict("left", f"it can't be judged now: {error}", error)
+
+
+def _following(verdict: Verdict) -> Verdict | None:
+    """What runs are that follow one with this verdict; None if they can be executed."""
+    if verdict.kind == "busy":
+        return BUSY
+    return _BEHIND if verdict.kind in ("left", "unknown") else None

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -19,11 +18,14 @@ from langgraph.checkpoint.serde.types import RESUME
 from langgraph.types import Command
 
 from langgraph_valkey.attempts import (
+    ATTEMPTS_MOST,
     Attempt,
     Parts,
     at_rest,
+    end_by,
     execute,
     is_trouble,
+    let_go,
     look,
     record_end,
     thread_config,
@@ -38,6 +40,9 @@ from langgraph_valkey.receipts_note import by_message
 from langgraph_valkey.rerun import Head, Plan, checkpoint_id_of, head_of, plan, run_id_of
 
 _log = logging.getLogger("langgraph_valkey")
+
+OLDER_MOST = 1_000
+"""Runs of one thread that are looked at: those of a day, of a busy one."""
 
 Kind = Literal["fine", "rerun", "conflict", "failed", "left", "busy", "unknown", "deleted"]
 
@@ -87,7 +92,7 @@ async def redo(parts: Parts, face: Face, run: Run, known: Known | None) -> Verdi
     if not parts.owner.begin(run.run_id):
         return BUSY
     try:
-        came = await prepare(parts, face, run, known)
+        came = await _prepared(parts, face, run.run_id, known)
     except BaseException:
         parts.owner.end(run.run_id)
         raise
@@ -99,10 +104,31 @@ async def redo(parts: Parts, face: Face, run: Run, known: Known | None) -> Verdi
     except RunTakenOver:
         return BUSY
     except Exception as error:  # noqa: BLE001 - it is the user's, and is reported
+        what = type(error).__name__
+        if end_by(came, error):
+            return Verdict("failed", f"it raised {what}", error)
         if is_trouble(error):
-            return Verdict("left", f"it was cut off: {type(error).__name__}", error)
-        return Verdict("failed", f"it raised {type(error).__name__}", error)
+            return Verdict("left", f"it was cut off: {what}", error)
+        tried = f"in attempt {came.run.attempt} of {ATTEMPTS_MOST}"
+        return Verdict("left", f"it raised {what} {tried}", error)
     return Verdict("rerun")
+
+
+async def _prepared(
+    parts: Parts, face: Face, run_id: str, known: Known | None
+) -> Attempt | Verdict:
+    """`prepare`, of what the run is by now; what it raises of others' does not get out."""
+    run = await face.primary.run(run_id)
+    if run is None or run.state == "settled":
+        return FINE
+    if run.state == "running" and run.owner_alive and run.owner != parts.owner.id:
+        return BUSY
+    try:
+        return await prepare(parts, face, run, known)
+    except LanggraphValkeyError:
+        raise
+    except Exception as error:  # noqa: BLE001 - of a state, a record, a user's function
+        return Verdict("left", f"it can't be judged: {type(error).__name__}", error)
 
 
 async def prepare(parts: Parts, face: Face, run: Run, known: Known | None) -> Attempt | Verdict:
@@ -132,11 +158,25 @@ async def prepare(parts: Parts, face: Face, run: Run, known: Known | None) -> At
     if taken is None:
         return BUSY
     try:
-        return await _taken_over(parts, face, replace(case, run=taken))
+        if not await _is_beside(parts, face, taken):
+            return await _taken_over(parts, face, replace(case, run=taken))
     except BaseException:
-        with suppress(LanggraphValkeyError):
-            await face.undisturbed(face.primary.release_run(taken.fence))
+        await let_go(parts, face, taken.fence)
         raise
+    await let_go(parts, face, taken.fence)
+    return BUSY
+
+
+async def _is_beside(parts: Parts, face: Face, taken: Run) -> bool:
+    """Whether another run of its thread came to be executed while this one was judged."""
+    others = await face.primary.unsettled_runs(thread_id=taken.thread_id, limit=OLDER_MOST)
+    active = parts.owner.active
+    return any(
+        other.state == "running"
+        and other.run_id != taken.run_id
+        and (other.run_id in active if other.owner == parts.owner.id else other.owner_alive)
+        for other in others
+    )
 
 
 async def stands(
@@ -206,7 +246,8 @@ async def _taken_over(parts: Parts, face: Face, case: _Case) -> Attempt | Verdic
         face.crossed(run.thread_id)
         given = await _told(face, case, judged, receipts)
     _log.info("run %r of thread %r is executed again", run.run_id, run.thread_id)
-    return Attempt(run, case.known, given, _config(case), options)
+    base = checkpoint_id_of(found) if found is not None else ""
+    return Attempt(run, case.known, given, _config(case), options, base)
 
 
 async def _judge(face: Face, case: _Case) -> tuple[Plan, CheckpointTuple | None]:

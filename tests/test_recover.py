@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from langgraph_valkey import admitting, attempts
+from langgraph_valkey import admitting, attempts, redoing
 from langgraph_valkey.errors import Unreachable
 from langgraph_valkey.heads import sights
 from langgraph_valkey.link import Call, finish
@@ -281,7 +281,11 @@ async def test_what_cannot_be_executed_is_told_and_left(ground: Ground, trace: T
     assert (await other.recover()).rerun == ("odd",)
 
 
-async def test_a_rerun_that_raises_has_ended(ground: Ground, trace: Trace) -> None:
+async def test_a_rerun_that_keeps_raising_has_ended(
+    ground: Ground, trace: Trace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attempts, "ATTEMPTS_MOST", 3)
+    monkeypatch.setattr(redoing, "ATTEMPTS_MOST", 3)
     trace.die_at("b")
     writer = ground.join()
     await writer.dies(writer.compiled(chain(trace)), IN, thread_id="t", run_id="r")
@@ -292,6 +296,9 @@ async def test_a_rerun_that_raises_has_ended(ground: Ground, trace: Trace) -> No
     trace.on["b"] = fail
     other = ground.join()
     graph = other.compiled(chain(trace))
+    [trouble] = (await other.recover(graph)).failed
+    assert trouble.why == "it raised RuntimeError in attempt 2 of 3"
+    assert (other.known("r").state, other.known("r").owner) == ("running", "")
     [trouble] = (await other.recover(graph)).failed
     assert trouble.why == "it raised RuntimeError"
     assert isinstance(trouble.error, RuntimeError)
