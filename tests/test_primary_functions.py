@@ -15,6 +15,7 @@ import psycopg
 import pytest
 from sqlalchemy import Connection, event, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tests.primary_ground import (  # noqa: F401
     SQL,
@@ -170,3 +171,28 @@ async def test_cancelled_anywhere_nothing_is_left_behind(
             assert isinstance(ground, SqlGround)
             [engine] = ground.store._loops._engines.values()
             assert engine.pool.checkedout() == 0  # type: ignore[attr-defined]
+
+
+async def test_a_cancelled_statement_locks_nobody_out(
+    request: pytest.FixtureRequest, threads: ThreadPoolExecutor
+) -> None:
+    """Not even while somebody keeps the error, and by it the rows that nobody has fetched."""
+    numbers = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 300000)"
+    slow = text(f"{numbers} SELECT i, i % 7919 FROM n ORDER BY 2")
+    for kind in SQL:
+        async with STORES[kind](request, "loops", threads) as ground:
+            await ground.call("setup")
+            entered = asyncio.Event()
+
+            async def fn(connection: AsyncConnection, entered: asyncio.Event = entered) -> None:
+                asyncio.get_running_loop().call_later(0.02, entered.set)
+                await connection.execute(slow)
+
+            task = asyncio.ensure_future(ground.call("commit", asked(), fn))
+            await entered.wait()
+            task.cancel()
+            kept = await asyncio.gather(task, return_exceptions=True)
+            async with asyncio.timeout(2):
+                receipt = await ground.call("commit", asked(), ground.adding(1))
+            assert isinstance(kept[0], asyncio.CancelledError)
+            assert not receipt.replayed
