@@ -189,6 +189,7 @@ def _free(connection: Any, *_: Any) -> None:
 
 def _bounded(connection: Any, _: Any) -> None:
     """Have the server bound how long others wait for this connection, and it for others."""
+    connection.autocommit = True  # No transaction: it would take two more round trips.
     cursor = connection.cursor()
     cursor.execute(
         f"SET tcp_keepalives_idle = {SILENT_S};"
@@ -198,4 +199,4 @@ def _bounded(connection: Any, _: Any) -> None:
         "WHERE current_setting('lock_timeout') = '0'"
     )
     cursor.close()
-    connection.commit()
+    connection.autocommit = False
