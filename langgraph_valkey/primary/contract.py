@@ -206,8 +206,10 @@ class Primary(Protocol):
     async def purge(self, older_than_s: float) -> Purged:
         """Drop commits, settled runs and tombstones of an age.
 
-        A commit's outbox keeps it until all its messages were sent. After this the
-        same key would be applied again.
+        A commit is kept while one of its messages was not sent, and while its turn has a
+        run that is not settled: whoever runs that again must find it. A tombstone is kept
+        until the Valkey server has confirmed it. After this the same key would be applied
+        again, so the age must be more than a turn may stay interrupted for.
         """
         ...
 
