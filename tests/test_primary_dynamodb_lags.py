@@ -13,6 +13,7 @@ import pytest
 
 from langgraph_valkey.link import finish
 from langgraph_valkey.primary.dynamodb import DynamoFace, DynamoStore, Items
+from langgraph_valkey.primary.dynamodb_items import key_of, plain
 from langgraph_valkey.primary.dynamodb_sizes import item_bytes
 from langgraph_valkey.primary.records import (
     CommitKey,
@@ -251,14 +252,37 @@ def test_what_is_dropped_and_what_is_kept(face: DynamoFace, client: Any) -> None
     finish(face.start_run(new_run("2", "another thread")))
     finish(face.acquire("report", "me", 0))
     finish(face.bury("thread"))
+    finish(face.buried("thread", "1-stamp"))
     assert finish(face.purge(99)) == Purged(commits=0, runs=0, tombstones=0)
     assert finish(face.purge(-1)) == Purged(commits=1, runs=1, tombstones=1)
     items = client.scan(TableName=face._table.name)["Items"]
     kinds = sorted(item["sk"]["S"].partition("#")[0] for item in items)
-    assert kinds == ["commit", "lease", "message", "owner", "run", "thread", "version"]
+    assert kinds == ["commit", "lease", "message", "owner", "run", "thread", "turn", "version"]
     [lease] = [finish(face.acquire("report", "another", 9))]
     assert lease is not None
     assert lease.token == 2
+
+
+@pytest.mark.parametrize("kept", [(), ("mail",)])
+def test_a_commit_made_while_lists_are_dropped_is_listed(
+    face: DynamoFace, wire: Wire, kept: tuple[str, ...]
+) -> None:
+    """Its turn had none left, or one that is kept."""
+    commit(face, "old")
+    if kept:
+        commit(face, "kept", *kept)
+
+    def meanwhile(call: Callable[..., Any], parameters: dict[str, Any]) -> Any:
+        commit(face, "new")
+        return call(**parameters)
+
+    wire.plan["update_item" if kept else "delete_item"] = [meanwhile]
+    assert finish(face.purge(0)).commits == 1
+    turn = finish(face._table.get(key_of("turn", "thread", "turn")))
+    assert turn is not None
+    new = CommitKey("charge", "new", "turn", "thread", "turn")
+    assert bytes.fromhex(new.id) in plain(turn)["commits"]
+    assert wire.plan == {"update_item" if kept else "delete_item": []}
 
 
 # --- clocks, and sizes ---------------------------------------------------------------

@@ -131,6 +131,7 @@ async def test_what_is_old_is_dropped(ground: Ground) -> None:
     done, open_ = await started(ground), await started(ground, new_run("open", "other"))
     await ground.call("end_run", done.fence, RunEnd("failed", "", 0))
     await ground.call("bury", "thread")
+    await ground.call("buried", "thread", "1-stamp")
     assert await ground.call("purge", LONG_S) == Purged(0, 0, 0)
     await asyncio.sleep(0.3)
     await send(ground, key="late")

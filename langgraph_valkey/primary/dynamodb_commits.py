@@ -195,8 +195,13 @@ class _Draft:
 
     def _record(self, result: str) -> Item:
         key = commit_key(self._request.key.id)
+        turn = {
+            "thread_id": text(self._request.thread_id),
+            "turn_id": text(self._request.turn_id),
+        }
         return {
             **key,
+            **(turn if self._request.turn_id else {}),
             **in_list("commits", self._now, key),
             "op": text(self._request.key.op),
             "key": text(self._request.key.key),

@@ -200,16 +200,18 @@ class Table:
                 wanted = rest
         return found
 
-    async def get_sure(self, keys: Sequence[Item]) -> list[Item]:
+    async def get_sure(
+        self, keys: Sequence[Item], attributes: Sequence[str] | None = None
+    ) -> list[Item]:
         """These items, which are known to be there; those that are not, are left out.
 
         An item written by a transaction that has ended may come a moment after another
         one of it that was read.
         """
-        found = await self.get_each(keys)
+        found = await self.get_each(keys, attributes)
         patience = self.patience(PAUSE_MOST_S)
         while len(found) < len(keys) and await patience.pause():
-            found = await self.get_each(keys)
+            found = await self.get_each(keys, attributes)
         return found
 
     async def listed(
