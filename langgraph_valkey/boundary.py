@@ -225,8 +225,13 @@ class Boundary:
 
     # --- threads as a whole ----------------------------------------------------------
 
-    async def delete_thread(self, side: Side, thread_id: str, *, durable: bool) -> None:
+    async def delete_thread(self, side: Side, thread_id: str, *, durable: bool | None) -> None:
         """Delete a thread from the tier and the server; see the module for the order.
+
+        Args:
+            side: The face.
+            thread_id: The thread.
+            durable: Whether with a tombstone; None for one wherever there is a store.
 
         Raises:
             ConfigurationError: It is to be durable, and there is no primary store.
@@ -237,16 +242,17 @@ class Boundary:
                 "saver has none: give it one by store=..."
             )
         thread = place_of_thread(side.core.prefix, thread_id).thread
-        if durable and side.primary is not None:
-            await side.primary.bury(thread)
+        registry = side.primary if durable is not False else None
+        if registry is not None:
+            await registry.bury(thread)
         if side.tier is not None:
             await side.tier.delete_thread(thread)
         stamp = await side.core.delete_thread(side.link, thread_id)
         if side.tier is not None:
             await side.tier.delete_thread(thread)
         self._forget(thread)
-        if durable and side.primary is not None:
-            await side.primary.buried(thread, stamp.decode())
+        if registry is not None:
+            await registry.buried(thread, stamp.decode())
 
     def _forget(self, thread: str) -> None:
         self._crossings.forget(thread)
@@ -272,7 +278,7 @@ class Boundary:
         """Prune threads, in the tier as well if it can."""
         if strategy == "delete":
             for thread_id in thread_ids:
-                await self.delete_thread(side, thread_id, durable=False)
+                await self.delete_thread(side, thread_id, durable=None)
             return
         for thread_id in thread_ids:
             await self.ready(side, address(thread_id, ""))

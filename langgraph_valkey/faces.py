@@ -7,7 +7,6 @@ that code with no event loop; the async one awaits ``graph.ainvoke``.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, closing
@@ -18,6 +17,7 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import CheckpointTuple
 
 from langgraph_valkey.checkpoints import Checkpoints
+from langgraph_valkey.home_loop import HomeLoop
 from langgraph_valkey.link import Link, finish
 from langgraph_valkey.primary.contract import Primary, PrimaryStore
 from langgraph_valkey.saver import ValkeySaver
@@ -45,6 +45,11 @@ class Face(Protocol):
     @property
     def core(self) -> Checkpoints:
         """The saver's logic."""
+        ...
+
+    @property
+    def ttl_s(self) -> float | None:
+        """How long a thread lives after its last write; None for ever."""
         ...
 
     async def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
@@ -97,8 +102,9 @@ class BlockingFace:
 
     kind: Literal["sync", "async"] = "sync"
 
-    def __init__(self, saver: ValkeySaver, store: PrimaryStore) -> None:
+    def __init__(self, saver: ValkeySaver, store: PrimaryStore, home: HomeLoop) -> None:
         self._saver = saver
+        self._home = home
         self.primary = store.blocking
         self.link: Link = saver._blocking  # noqa: SLF001
 
@@ -106,6 +112,11 @@ class BlockingFace:
     def core(self) -> Checkpoints:
         """See `Face`."""
         return self._saver._core  # noqa: SLF001
+
+    @property
+    def ttl_s(self) -> float | None:
+        """See `Face`."""
+        return self._saver.settings.ttl_s
 
     async def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """See `Face`."""
@@ -133,10 +144,11 @@ class BlockingFace:
     async def invoke(
         self, graph: Any, given: Any, config: RunnableConfig, options: Mapping[str, Any], kind: str
     ) -> Any:
-        """See `Face`; a run that was started by the async face gets an event loop."""
+        """See `Face`; a run that was started by the async face is executed in a loop."""
         if kind == "sync":
             return graph.invoke(given, config, **options)
-        return _in_a_loop(lambda: graph.ainvoke(given, config, **options))
+        thread_id = config["configurable"]["thread_id"]
+        return self._home.run(thread_id, lambda: graph.ainvoke(given, config, **options))
 
     async def stream(
         self, graph: Any, given: Any, config: RunnableConfig, options: Mapping[str, Any]
@@ -175,6 +187,11 @@ class LoopFace:
     def core(self) -> Checkpoints:
         """See `Face`."""
         return self._saver._core  # noqa: SLF001
+
+    @property
+    def ttl_s(self) -> float | None:
+        """See `Face`."""
+        return self._saver.settings.ttl_s
 
     async def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """See `Face`."""
@@ -236,20 +253,6 @@ class LoopFace:
             for at in range(len(jobs)):
                 tasks.start_soon(work, at)
         return [done[at] for at in range(len(jobs))]
-
-
-def _in_a_loop(begin: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """Run a coroutine in an event loop of its own, in another thread if one runs here."""
-
-    async def whole() -> T:
-        return await begin()
-
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(whole())
-    with ThreadPoolExecutor(1, "langgraph-valkey-runs") as pool:
-        return pool.submit(asyncio.run, whole()).result()
 
 
 def _crossed(saver: ValkeySaver, thread_id: str) -> None:

@@ -30,6 +30,7 @@ from langgraph_valkey.attempts import (
     record_end,
     thread_config,
 )
+from langgraph_valkey.bygone import has_expired, is_deleted
 from langgraph_valkey.errors import LanggraphValkeyError, RunTakenOver
 from langgraph_valkey.faces import Face
 from langgraph_valkey.graphs import Known
@@ -136,7 +137,13 @@ async def prepare(parts: Parts, face: Face, run: Run, known: Known | None) -> At
 
     Args: See `redo`; the caller has begun the run with its owner.
     """
-    if run.state != "running" and await stands(parts, face, run):
+    seen = await look(face, run.thread_id)
+    if run.state != "running" and await stands(parts, face, run, seen):
+        return FINE
+    if await is_deleted(face, run):
+        return await _buried(parts, face, run)
+    if await has_expired(face, run, seen[0]):
+        await face.primary.settle_runs([run.fence])
         return FINE
     if known is None:
         return Verdict("unknown", f"its graph {run.graph!r} is not known here: register it")
@@ -165,6 +172,17 @@ async def prepare(parts: Parts, face: Face, run: Run, known: Known | None) -> At
         raise
     await let_go(parts, face, taken.fence)
     return BUSY
+
+
+async def _buried(parts: Parts, face: Face, run: Run) -> Verdict:
+    """End a run whose thread was deleted for good."""
+    taken: Run | None = run
+    if run.state == "running":
+        taken = await face.primary.claim_run(run.fence, parts.owner.id)
+    if taken is None:
+        return BUSY
+    await face.primary.end_run(taken.fence, RunEnd("cancelled", "", 0))
+    return Verdict("deleted")
 
 
 async def _is_beside(parts: Parts, face: Face, taken: Run) -> bool:
@@ -223,10 +241,8 @@ async def _taken_over(parts: Parts, face: Face, case: _Case) -> Attempt | Verdic
     if judged.conflict:
         await face.primary.release_run(run.fence)
         return Verdict("conflict", judged.conflict)
-    grave = await face.primary.tombstone(run.thread_id)
-    if grave is not None and grave.buried_s >= run.started_s:
-        await face.primary.end_run(run.fence, RunEnd("cancelled", "", 0))
-        return Verdict("deleted")
+    if await is_deleted(face, run):
+        return await _buried(parts, face, run)
     options = {**case.known.options, **case.about.options}
     receipts = await face.primary.receipts(run.thread_id, run.turn_id)
     if judged.midway and found is not None and judged.input is None:

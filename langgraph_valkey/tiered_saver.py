@@ -35,7 +35,7 @@ class TieredSaver(ValkeySaver):
     lack of a thread is joined back from there before the thread is read: after a
     failover, and also when the thread has expired (``ttl_s``), since the tier keeps it.
 
-    With a primary store deletes can be made durable.
+    With a primary store deletes are durable.
 
     Without both it is a `ValkeySaver`. Its owner sets the tier up, and closes it.
 
@@ -166,14 +166,16 @@ class TieredSaver(ValkeySaver):
         with self._calls:
             finish(self._boundary.put_writes(self._here, config, writes, task_id, task_path))
 
-    def delete_thread(self, thread_id: str, *, durable: bool = False) -> None:
+    def delete_thread(self, thread_id: str, *, durable: bool | None = None) -> None:
         """See `BaseCheckpointSaver.delete_thread`; the tier deletes it, too.
 
         Args:
             thread_id: The thread.
             durable: Whether the delete survives that this process and the primary node
-                are lost together: it is recorded in the primary store first. If this
-                raises, call again; whoever reads the thread meanwhile may complete it.
+                are lost together: it is recorded in the primary store first, which also
+                keeps the thread's runs from being executed again. If this raises, call
+                again; whoever reads the thread meanwhile may complete it. If not given,
+                it is durable where there is a primary store.
 
         Raises:
             ConfigurationError: `durable`, without a primary store.
@@ -211,7 +213,10 @@ class TieredSaver(ValkeySaver):
             finish(self._boundary.copy_thread(self._here, source_thread_id, target_thread_id))
 
     def prune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
-        """See `ValkeySaver.prune`. The tier is pruned as well, if it can be."""
+        """See `ValkeySaver.prune`. The tier is pruned as well, if it can be.
+
+        With ``strategy="delete"`` threads are deleted as by `delete_thread`.
+        """
         with self._calls:
             finish(self._boundary.prune(self._here, thread_ids, strategy))
 
@@ -274,7 +279,7 @@ class TieredSaver(ValkeySaver):
         with self._calls:
             await self._boundary.put_writes(self._there, config, writes, task_id, task_path)
 
-    async def adelete_thread(self, thread_id: str, *, durable: bool = False) -> None:
+    async def adelete_thread(self, thread_id: str, *, durable: bool | None = None) -> None:
         """See `delete_thread`."""
         with self._calls:
             await self._boundary.delete_thread(self._there, thread_id, durable=durable)

@@ -32,6 +32,8 @@ from langgraph_valkey.primary.sql import SqlStore
 from langgraph_valkey.primary.sql_schema import Tables
 from langgraph_valkey.run_report import RunsReport
 from langgraph_valkey.runs import Runs
+from langgraph_valkey.settings import Settings
+from langgraph_valkey.tiered_saver import TieredSaver
 from langgraph_valkey.turns import turn_of
 
 
@@ -115,7 +117,12 @@ class Party:
         alive_s = settings.pop("owner_alive_s", 15.0)
         self.kind = kind
         self.store = store
-        self.saver = ValkeySaver.from_url(url, **options, **settings)
+        if "tier" in settings:
+            tier = settings.pop("tier")
+            places = {"tier": tier, "store": store, **options}
+            self.saver: ValkeySaver = TieredSaver(Settings.from_url(url, **settings), **places)
+        else:
+            self.saver = ValkeySaver.from_url(url, **options, **settings)
         self.runs = Runs(self.saver, store, owner_alive_s=alive_s)
 
     def compiled(self, builder: Any, **options: Any) -> Any:
