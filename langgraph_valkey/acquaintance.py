@@ -90,14 +90,11 @@ class Acquainted:
         primary: Under which primary it was compared with the tier.
         nonce: The thread's mark then; zeros if it was not there.
         sent: In each namespace, the id of the checkpoint that went to the tier last.
-        beside: In which namespaces checkpoints hang on the one that went there last of
-            the graph itself, and their ids.
     """
 
     primary: bytes = b""
     nonce: bytes = bytes(16)
     sent: dict[str, str] = field(default_factory=dict)
-    beside: dict[str, str] = field(default_factory=dict)
 
 
 class Acquaintances:

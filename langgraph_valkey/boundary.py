@@ -166,7 +166,8 @@ class Boundary:
     async def ready(self, side: Side, config: RunnableConfig) -> None:
         """Join back what the server lacks of a thread that is read in another way."""
         place = place_of(side.core.prefix, config)
-        if not self._is_joined(side, place):
+        has_more = side.tier is not None or side.primary is not None
+        if has_more and not self._is_joined(side, place):
             await self.get_tuple(side, address(place.thread, ""))
 
     def _must_ask(self, side: Side, place: Place, found: CheckpointTuple | None) -> bool:

@@ -2,8 +2,9 @@
 
 What is carried is a *cargo*: a checkpoint with the pending writes that stand on it. In
 the tier it bears a *label*, a key of its own in the metadata: of which life of its
-thread it is, so that one that was deleted can't come back; what hangs on it beside its
-ancestors; and the paths of its tasks, which no checkpointer gives back.
+thread it is, so that one that was deleted can't come back; and the paths of its tasks,
+which no checkpointer gives back. Which subgraphs go on with it, a pending write of its
+own tells for each, since several of them may come along at once.
 
 **Delta channels.** A `DeltaChannel` is stored now and then; in between it is rebuilt
 from the writes on its ancestors. A checkpoint without these would read back with the
@@ -40,6 +41,9 @@ from langgraph_valkey.tier_faces import TierFace
 LABEL = "langgraph_valkey"
 """The key in a checkpoint's metadata, in the tier."""
 
+BESIDE = "__langgraph_valkey_beside"
+"""The channel of the writes that name subgraphs; no graph has one of this name."""
+
 
 class Side(NamedTuple):
     """All that one face of a saver talks to.
@@ -64,7 +68,6 @@ class Label(NamedTuple):
         gen: The stamp of its thread's creation, 16 digits.
         dead: The stamp of the deletion before that; zeros if there was none.
         stamp: The thread's newest stamp when it was carried.
-        beside: Namespaces of subgraphs that go on with it, and their checkpoints' ids.
         paths: The paths of the tasks whose writes stand on it, by their ids.
         is_ours: Whether it was there. One that another saver stored has none: its life
             began when it was made, as far as is known.
@@ -73,7 +76,6 @@ class Label(NamedTuple):
     gen: str
     dead: str
     stamp: str
-    beside: Mapping[str, str] = {}
     paths: Mapping[str, str] = {}
     is_ours: bool = True
 
@@ -275,6 +277,21 @@ async def send(tier: TierFace, place: Place, cargo: Cargo, label: Label) -> None
     await tier.put(parent, copied, cast(CheckpointMetadata, metadata))
 
 
+async def hang(tier: TierFace, place: Place, root_id: str, namespace: str, at: str) -> None:
+    """Let it be known in the tier that a subgraph goes on with a checkpoint of the graph.
+
+    Args:
+        tier: The tier.
+        place: The thread.
+        root_id: The graph's checkpoint.
+        namespace: The subgraph's namespace.
+        at: The subgraph's checkpoint.
+    """
+    # An ordinary write stays as it first came, so each has a task of its own.
+    where = address(place.thread, "", root_id)
+    await tier.put_writes(where, [(BESIDE, [namespace, at])], f"{at} {namespace}", "")
+
+
 # --- from the tier ----------------------------------------------------------------------
 
 
@@ -283,6 +300,8 @@ def unloaded(found: CheckpointTuple) -> Cargo:
     tasks: dict[str, Task] = {}
     paths = label_of(found).paths
     for task_id, channel, value in found.pending_writes or ():
+        if channel == BESIDE:
+            continue
         task = tasks.setdefault(task_id, Task(task_id, "", [], []))
         part = task.special if channel in WRITES_IDX_MAP else task.ordinary
         part.append((channel, value))
@@ -290,6 +309,16 @@ def unloaded(found: CheckpointTuple) -> Cargo:
         # The order in which they came is all there is to tell their paths by.
         paths = {task_id: f"{number:06d}" for number, task_id in enumerate(tasks)}
     return Cargo(found, [each._replace(path=paths[each.task_id]) for each in tasks.values()])
+
+
+def beside(found: CheckpointTuple) -> dict[str, str]:
+    """The subgraphs that go on with a checkpoint in the tier: namespaces and ids."""
+    newest: dict[str, str] = {}
+    for _, channel, value in found.pending_writes or ():
+        if channel == BESIDE:
+            namespace, at = value
+            newest[namespace] = max(at, newest.get(namespace, ""))
+    return newest
 
 
 async def line_there(side: Side, tier: TierFace, place: Place, cargo: Cargo) -> list[Cargo]:

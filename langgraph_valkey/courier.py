@@ -2,9 +2,9 @@
 
 To go on, a run needs more than the checkpoint of its graph: those of subgraphs that are
 in the middle of something, and of those that keep their state from run to run. They go
-ahead of the graph's own, whose label names them; whoever finds that in the tier finds
-all of it. A subgraph that is under way hangs on checkpoints of the graphs around it,
-which its metadata names, so these go along, too.
+ahead of the graph's own, and with that it is written down that they are there; whoever
+finds that in the tier finds all of it. A subgraph that is under way hangs on
+checkpoints of the graphs around it, which its metadata names, so these go along, too.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from langgraph_valkey.carrying import (
     Label,
     Side,
     address,
-    label_of,
+    hang,
     lasting_heads,
     leaning,
     line_here,
@@ -47,63 +47,46 @@ class Courier:
             False if that is not stored yet: then it comes later, and this along with it.
         """
         label = await self._label(side, place)
+        path = await self._path(side, place, cargo)
+        root = path.pop()
+        if root.namespace:
+            return False
+        for each in path:
+            await self._send(side, tier, place, each, label)
+        lasting = await self._send_lasting(side, tier, place, label)
+        beside = {**lasting, **{each.namespace: each.id for each in path}}
+        for namespace, at in beside.items():
+            await hang(tier, place, root.id, namespace, at)
+        await self._send(side, tier, place, root, label)
         known = self._known.of(place.thread)
-        beside: dict[str, str] = {}
-        if cargo.namespace:
-            root = await self._carry_path(side, tier, place, cargo, label, beside)
-            if root is None:
-                return False
-            if known.sent.get("") != root.id:
-                there = await tier.get_tuple(address(place.thread, "", root.id))
-                known.beside = dict(label_of(there).beside) if there is not None else {}
-            beside = {**known.beside, **beside}
-        else:
-            root = cargo
-            if known.sent.get("") == root.id:
-                beside = known.beside
-        for namespace, head in (await lasting_heads(side, place)).items():
-            if namespace not in beside or beside[namespace] < head:
-                beside[namespace] = head
-                if known.sent.get(namespace) != head:
-                    at = place._replace(namespace=namespace, checkpoint_id=head)
-                    lasting = await look(side, at)
-                    if lasting is not None:
-                        await self._send(side, tier, place, lasting, label)
-        await self._send(side, tier, place, root, label._replace(beside=beside))
-        known.beside = beside
-        lasting_names = {"", *beside}
-        known.sent = {name: i for name, i in known.sent.items() if name in lasting_names}
+        known.sent = {name: i for name, i in known.sent.items() if name in {"", *beside}}
         await self._require_alive(side, tier, place, root, label)
         return True
 
-    async def _carry_path(
-        self,
-        side: Side,
-        tier: TierFace,
-        place: Place,
-        cargo: Cargo,
-        label: Label,
-        beside: dict[str, str],
-    ) -> Cargo | None:
-        """Bring a subgraph's checkpoint to the tier, and those it is nested in.
-
-        Returns:
-            That of the graph itself, which is not brought yet; None if it is not stored.
-        """
-        parents: dict[str, str] = dict(cargo.found.metadata.get("parents") or {})
+    async def _path(self, side: Side, place: Place, cargo: Cargo) -> list[Cargo]:
+        """A checkpoint and those it is nested in, as far as they are stored; outwards."""
         path = [cargo]
-        for namespace in sorted(parents, key=len, reverse=True):
+        parents: dict[str, str] = dict(cargo.found.metadata.get("parents") or {})
+        for namespace in sorted(parents, key=len, reverse=True) if cargo.namespace else ():
             at = place._replace(namespace=namespace, checkpoint_id=parents[namespace])
             above = await look(side, at)
             if above is None:
-                return None
+                break
             path.append(above)
-        if path[-1].namespace:
-            return None
-        for each in path[:-1]:
-            await self._send(side, tier, place, each, label)
-            beside[each.namespace] = each.id
-        return path[-1]
+        return path
+
+    async def _send_lasting(
+        self, side: Side, tier: TierFace, place: Place, label: Label
+    ) -> dict[str, str]:
+        """Bring the heads of subgraphs that keep their state, where they have changed."""
+        heads = await lasting_heads(side, place)
+        for namespace, head in heads.items():
+            if self._known.of(place.thread).sent.get(namespace) != head:
+                at = place._replace(namespace=namespace, checkpoint_id=head)
+                cargo = await look(side, at)
+                if cargo is not None:
+                    await self._send(side, tier, place, cargo, label)
+        return heads
 
     async def _send(
         self, side: Side, tier: TierFace, place: Place, cargo: Cargo, label: Label

@@ -24,6 +24,7 @@ from langgraph_valkey.carrying import (
     Side,
     Task,
     address,
+    beside,
     label_of,
     line_there,
     look,
@@ -63,9 +64,9 @@ async def bring_thread(side: Side, place: Place, top: CheckpointTuple, ttl_ms: i
     head = await _head(side, place, "")
     if head is not None and head.id > top.checkpoint["id"]:
         return False
-    beside = label.beside if label.is_ours else await _found_beside(side, place, top)
+    named = beside(top) if label.is_ours else await _found_beside(side, place, top)
     lines: list[Cargo] = []
-    for namespace, checkpoint_id in beside.items():
+    for namespace, checkpoint_id in named.items():
         there = await _head(side, place, namespace)
         if there is None or there.id <= checkpoint_id:
             found = await tier.get_tuple(address(place.thread, namespace, checkpoint_id))
