@@ -66,7 +66,8 @@ class TiersHealth:
         saver: The loss window of the transient cluster.
         runs: The runs of this process.
         outbox: What was sent from here.
-        primary_trouble: Why the primary store can't be used; "" if it can.
+        primary_trouble: Why the primary store can't be used; "" if it can. Tables that are
+            not there yet are told of, too: `setup` makes them, and so does the first use.
     """
 
     saver: Health
@@ -306,10 +307,10 @@ class StateTiers(TierCommits, Closing):
     # --- the whole -------------------------------------------------------------------
 
     def health(self) -> TiersHealth:
-        """How all places are; asks the primary store whether it answers."""
+        """How all places are; asks the primary store whether it answers, and makes nothing."""
         trouble = ""
         try:
-            finish(self.primary.blocking.run(""))
+            finish(self._raw.blocking.run(""))
         except LanggraphValkeyError as error:
             trouble = f"{type(error).__name__}: {error}"
         return self._health(trouble)
@@ -318,7 +319,7 @@ class StateTiers(TierCommits, Closing):
         """See `health`."""
         trouble = ""
         try:
-            await self.primary.loops.run("")
+            await self._raw.loops.run("")
         except LanggraphValkeyError as error:
             trouble = f"{type(error).__name__}: {error}"
         return self._health(trouble)

@@ -136,6 +136,11 @@ def test_a_cluster_that_is_not_fit_is_said_without_a_traceback(shop: Shop, call:
 
 
 def test_health_is_json(shop: Shop, call: Call) -> None:
+    early = call("health")
+    assert early.status == 1
+    assert "call setup()" in json.loads(early.out)["primary_trouble"]
+    assert "lgv_commits" not in shop.ground.tables
+    assert call("setup").status == 0
     done = call("health")
     assert done.status == 0
     found = json.loads(done.out)

@@ -201,6 +201,16 @@ def test_health_tells_of_all_places(ground: Ground, monkeypatch: pytest.MonkeyPa
         assert asyncio.run(_health(tiers)).startswith("Unreachable")
 
 
+def test_health_makes_nothing(ground: Ground) -> None:
+    """Whoever looks may have no right to, and look before anybody is meant to."""
+    with ground.tiers() as tiers:
+        assert "call setup()" in tiers.health().primary_trouble
+        assert "call setup()" in asyncio.run(_health(tiers))
+        assert ground.tables == {"charges"}
+        tiers.setup()
+        assert tiers.health().primary_trouble == ""
+
+
 async def _health(tiers: StateTiers) -> str:
     found = (await tiers.ahealth()).primary_trouble
     await tiers.primary.loops.close()
