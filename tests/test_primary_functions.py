@@ -9,14 +9,17 @@ import sqlite3
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
-from sqlalchemy import Connection, event, text
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy import Connection, create_engine, event, text
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from langgraph_valkey.link import finish
+from langgraph_valkey.primary.records import Receipt
 from tests.primary_ground import (  # noqa: F401
     SQL,
     STORES,
@@ -196,3 +199,142 @@ async def test_a_cancelled_statement_locks_nobody_out(
                 receipt = await ground.call("commit", asked(), ground.adding(1))
             assert isinstance(kept[0], asyncio.CancelledError)
             assert not receipt.replayed
+
+
+# --- functions that end the transaction by themselves --------------------------------------------
+
+
+def _by_statement(connection: Connection) -> None:
+    connection.execute(text("COMMIT"))
+
+
+def _by_script(connection: Connection) -> None:
+    adapted: Any = connection.connection.dbapi_connection
+    if connection.dialect.is_async:
+        adapted.run_async(lambda driver: driver.executescript("SELECT 1"))
+    else:
+        adapted.executescript("SELECT 1")
+
+
+@pytest.mark.parametrize("end", [_by_statement, _by_script])
+@pytest.mark.parametrize("then", ["raises", "returns"])
+async def test_what_a_function_committed_by_itself_is_not_taken_for_done(
+    sql_ground: SqlGround, end: Callable[[Connection], None], then: str
+) -> None:
+    if end is _by_script and sql_ground.store.engine.dialect.name != "sqlite":
+        end = _by_statement
+
+    def fn(connection: Connection) -> int:
+        end(connection)
+        if then == "raises":
+            raise KeyError("declined")
+        return 1
+
+    with pytest.raises(KeyError if then == "raises" else RuntimeError, match=r"declined|has ended"):
+        await sql_ground.call("commit", asked(), fn)
+    for method, given in (
+        ("commit", (asked(), lambda _: 1)),
+        ("receipt", (asked().key,)),
+        ("receipts", ("thread", "turn")),
+    ):
+        with pytest.raises(RuntimeError, match="no result"):
+            await sql_ground.call(method, *given)
+    # What can be done about it, as the error says.
+    table = f"{sql_ground.schema}.lgv_commits" if sql_ground.schema else "lgv_commits"
+    with sql_ground.store.engine.begin() as connection:
+        connection.execute(text(f"DELETE FROM {table} WHERE result = ''"))
+    assert not (await sql_ground.call("commit", asked(), lambda _: 1)).replayed
+
+
+# --- functions and other databases ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("key", ["the same", "another"])
+async def test_a_commit_within_a_function_is_refused_at_once(
+    sql_ground: SqlGround, key: str
+) -> None:
+    store, left = sql_ground.store, []
+
+    def within(_: Any) -> None:
+        finish(store.blocking.commit(asked(key), lambda _: 1))
+
+    async def within_async(_: Any) -> None:
+        left.append(asyncio.create_task(afterwards()))
+        await store.loops.commit(asked(key), lambda _: 1)
+
+    async def afterwards() -> Receipt:
+        await over.wait()
+        return await store.loops.commit(asked(key), lambda _: 1)
+
+    over = asyncio.Event()
+    fn = within if sql_ground.face == "blocking" else within_async
+    with pytest.raises(RuntimeError, match="wait for itself"):
+        await sql_ground.call("commit", asked("the same"), fn)
+    assert await sql_ground.call("receipts", "thread", "turn") == []
+    # A task that was begun there may commit once the function is over.
+    over.set()
+    for task in left:
+        assert not (await task).replayed
+
+
+async def test_a_rule_that_is_checked_at_the_end_is_the_functions_own(
+    sql_ground: SqlGround,
+) -> None:
+    schema = f"{sql_ground.schema}." if sql_ground.schema else ""
+    engine = sql_ground.store.engine
+    with engine.begin() as connection:
+        connection.execute(text(f"CREATE TABLE {schema}one (id INTEGER PRIMARY KEY)"))
+        connection.execute(
+            text(
+                f"CREATE TABLE {schema}two (id INTEGER REFERENCES {schema}one (id) "
+                "DEFERRABLE INITIALLY DEFERRED)"
+            )
+        )
+
+    def fn(connection: Connection) -> None:
+        if engine.dialect.name == "sqlite":
+            connection.execute(text("PRAGMA defer_foreign_keys = ON"))
+        connection.execute(text(f"INSERT INTO {schema}two VALUES (9)"))
+
+    for each in sql_ground.engines():
+        if engine.dialect.name == "sqlite":
+            event.listen(each, "checkout", _checking)
+    for _ in range(2):
+        with pytest.raises(IntegrityError):
+            await sql_ground.call("commit", asked(), fn)
+    assert await sql_ground.call("receipt", asked().key) is None
+
+
+def _checking(driver: Any, *_: Any) -> None:
+    cursor = driver.cursor()
+    cursor.execute("PRAGMA foreign_keys = ON")
+    cursor.close()
+
+
+async def test_a_function_is_not_called_again_for_another_databases_trouble(
+    sql_ground: SqlGround, tmp_path: Path
+) -> None:
+    given = {"connect_args": {"timeout": 0.01}}
+    locked = create_engine(f"sqlite:///{tmp_path}/other.db", **given)
+    away = create_engine("postgresql+psycopg://user@127.0.0.1:1/db")
+    calls = []
+
+    def of_locked(_: Any) -> None:
+        calls.append(1)
+        with locked.begin() as connection:
+            connection.execute(text("CREATE TABLE other (id INTEGER)"))
+
+    def of_away(_: Any) -> None:
+        calls.append(1)
+        away.connect()
+
+    with locked.connect() as other:
+        other.exec_driver_sql("BEGIN IMMEDIATE")
+        with pytest.raises(OperationalError):
+            await sql_ground.call("commit", asked(), of_locked)
+    with pytest.raises(OperationalError):
+        await sql_ground.call("commit", asked(), of_away)
+    assert len(calls) == 2
+    assert not (await sql_ground.call("commit", asked(), lambda _: 1)).replayed
+    locked.dispose()
+    away.dispose()

@@ -6,21 +6,19 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
-from sqlalchemy import Connection, create_engine, event, make_url, text
-from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy import create_engine, event, make_url, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from langgraph_valkey.errors import ConfigurationError, OutcomeUnknown, Unreachable
 from langgraph_valkey.link import finish
 from langgraph_valkey.primary import sql_answers, sql_database, sql_engines
-from langgraph_valkey.primary.records import Receipt
+from langgraph_valkey.primary.records import Purged, RunEnd
 from langgraph_valkey.primary.sql import SqlStore
 from tests.postgres_wire import PostgresWire
 from tests.primary_ground import (  # noqa: F401
@@ -36,51 +34,6 @@ from tests.primary_ground import (  # noqa: F401
     started,
     threads,
 )
-
-# --- functions that end the transaction by themselves --------------------------------------------
-
-
-def _by_statement(connection: Connection) -> None:
-    connection.execute(text("COMMIT"))
-
-
-def _by_script(connection: Connection) -> None:
-    adapted: Any = connection.connection.dbapi_connection
-    if connection.dialect.is_async:
-        adapted.run_async(lambda driver: driver.executescript("SELECT 1"))
-    else:
-        adapted.executescript("SELECT 1")
-
-
-@pytest.mark.parametrize("end", [_by_statement, _by_script])
-@pytest.mark.parametrize("then", ["raises", "returns"])
-async def test_what_a_function_committed_by_itself_is_not_taken_for_done(
-    sql_ground: SqlGround, end: Callable[[Connection], None], then: str
-) -> None:
-    if end is _by_script and sql_ground.store.engine.dialect.name != "sqlite":
-        end = _by_statement
-
-    def fn(connection: Connection) -> int:
-        end(connection)
-        if then == "raises":
-            raise KeyError("declined")
-        return 1
-
-    with pytest.raises(KeyError if then == "raises" else RuntimeError, match=r"declined|has ended"):
-        await sql_ground.call("commit", asked(), fn)
-    for method, given in (
-        ("commit", (asked(), lambda _: 1)),
-        ("receipt", (asked().key,)),
-        ("receipts", ("thread", "turn")),
-    ):
-        with pytest.raises(RuntimeError, match="no result"):
-            await sql_ground.call(method, *given)
-    # What can be done about it, as the error says.
-    table = f"{sql_ground.schema}.lgv_commits" if sql_ground.schema else "lgv_commits"
-    with sql_ground.store.engine.begin() as connection:
-        connection.execute(text(f"DELETE FROM {table} WHERE result = ''"))
-    assert not (await sql_ground.call("commit", asked(), lambda _: 1)).replayed
-
 
 # --- engines of the users' -----------------------------------------------------------------------
 
@@ -153,100 +106,6 @@ async def test_who_waits_for_another_writer_can_be_cancelled(tmp_path: Path) -> 
         assert not patient.done()
     assert not (await patient).replayed
     await store.aclose()
-
-
-# --- functions and other databases ---------------------------------------------------------------
-
-
-@pytest.mark.parametrize("key", ["the same", "another"])
-async def test_a_commit_within_a_function_is_refused_at_once(
-    sql_ground: SqlGround, key: str
-) -> None:
-    store, left = sql_ground.store, []
-
-    def within(_: Any) -> None:
-        finish(store.blocking.commit(asked(key), lambda _: 1))
-
-    async def within_async(_: Any) -> None:
-        left.append(asyncio.create_task(afterwards()))
-        await store.loops.commit(asked(key), lambda _: 1)
-
-    async def afterwards() -> Receipt:
-        await over.wait()
-        return await store.loops.commit(asked(key), lambda _: 1)
-
-    over = asyncio.Event()
-    fn = within if sql_ground.face == "blocking" else within_async
-    with pytest.raises(RuntimeError, match="wait for itself"):
-        await sql_ground.call("commit", asked("the same"), fn)
-    assert await sql_ground.call("receipts", "thread", "turn") == []
-    # A task that was begun there may commit once the function is over.
-    over.set()
-    for task in left:
-        assert not (await task).replayed
-
-
-async def test_a_rule_that_is_checked_at_the_end_is_the_functions_own(
-    sql_ground: SqlGround,
-) -> None:
-    schema = f"{sql_ground.schema}." if sql_ground.schema else ""
-    engine = sql_ground.store.engine
-    with engine.begin() as connection:
-        connection.execute(text(f"CREATE TABLE {schema}one (id INTEGER PRIMARY KEY)"))
-        connection.execute(
-            text(
-                f"CREATE TABLE {schema}two (id INTEGER REFERENCES {schema}one (id) "
-                "DEFERRABLE INITIALLY DEFERRED)"
-            )
-        )
-
-    def fn(connection: Connection) -> None:
-        if engine.dialect.name == "sqlite":
-            connection.execute(text("PRAGMA defer_foreign_keys = ON"))
-        connection.execute(text(f"INSERT INTO {schema}two VALUES (9)"))
-
-    for each in sql_ground.engines():
-        if engine.dialect.name == "sqlite":
-            event.listen(each, "checkout", _checking)
-    for _ in range(2):
-        with pytest.raises(IntegrityError):
-            await sql_ground.call("commit", asked(), fn)
-    assert await sql_ground.call("receipt", asked().key) is None
-
-
-def _checking(driver: Any, *_: Any) -> None:
-    cursor = driver.cursor()
-    cursor.execute("PRAGMA foreign_keys = ON")
-    cursor.close()
-
-
-async def test_a_function_is_not_called_again_for_another_databases_trouble(
-    sql_ground: SqlGround, tmp_path: Path
-) -> None:
-    given = {"connect_args": {"timeout": 0.01}}
-    locked = create_engine(f"sqlite:///{tmp_path}/other.db", **given)
-    away = create_engine("postgresql+psycopg://user@127.0.0.1:1/db")
-    calls = []
-
-    def of_locked(_: Any) -> None:
-        calls.append(1)
-        with locked.begin() as connection:
-            connection.execute(text("CREATE TABLE other (id INTEGER)"))
-
-    def of_away(_: Any) -> None:
-        calls.append(1)
-        away.connect()
-
-    with locked.connect() as other:
-        other.exec_driver_sql("BEGIN IMMEDIATE")
-        with pytest.raises(OperationalError):
-            await sql_ground.call("commit", asked(), of_locked)
-    with pytest.raises(OperationalError):
-        await sql_ground.call("commit", asked(), of_away)
-    assert len(calls) == 2
-    assert not (await sql_ground.call("commit", asked(), lambda _: 1)).replayed
-    locked.dispose()
-    away.dispose()
 
 
 # --- databases -----------------------------------------------------------------------------------
@@ -379,3 +238,19 @@ async def test_the_server_bounds_waiting_unless_it_is_told_otherwise(postgres: P
             row = await face._database.read(lambda at: at.execute(found).one())
             assert tuple(row) == (lock_timeout, 3)
         await store.aclose()
+
+
+# --- keeping -------------------------------------------------------------------------------------
+
+
+async def test_what_a_run_that_may_be_run_again_committed_is_kept(sql_ground: SqlGround) -> None:
+    run = await started(sql_ground)
+    request = asked(turn=run.turn_id, fence=run.fence)
+    await sql_ground.call("commit", request, lambda _: 1)
+    await sql_ground.call("commit", asked("another turn"), lambda _: 1)
+    await sql_ground.call("bury", "thread")
+    assert await sql_ground.call("purge", 0.0) == Purged(commits=1, runs=0, tombstones=0)
+    assert (await sql_ground.call("commit", request, lambda _: 2)).replayed
+    await sql_ground.call("buried", "thread", "1-stamp")
+    await sql_ground.call("end_run", run.fence, RunEnd("failed", "", 0))
+    assert await sql_ground.call("purge", 0.0) == Purged(commits=1, runs=1, tombstones=1)

@@ -56,11 +56,23 @@ class SqlPrimary(SqlCommits, SqlRuns, SqlLeases, SqlTombstones, SqlOutbox):
         tables, before_s = self._tables, now_s() - older_than_s
         commits, runs, outbox = tables.commits.c, tables.runs.c, tables.outbox.c
         is_waited_for = exists().where(outbox.commit_id == commits.id)
-        old_commits = delete(tables.commits).where(commits.committed_s < before_s, ~is_waited_for)
+        # A run that is not settled may be run again, and has to find what it committed.
+        is_needed = exists().where(
+            runs.state != "settled",
+            runs.thread_id == commits.thread_id,
+            runs.turn_id == commits.turn_id,
+        )
+        old_commits = delete(tables.commits).where(
+            commits.committed_s < before_s, ~is_waited_for, ~is_needed
+        )
         old_runs = delete(tables.runs).where(
             runs.state == "settled", func.coalesce(runs.ended_s, runs.started_s) < before_s
         )
-        old_tombstones = delete(tables.tombstones).where(tables.tombstones.c.buried_s < before_s)
+        tombstones = tables.tombstones.c
+        old_tombstones = delete(tables.tombstones).where(
+            tombstones.buried_s < before_s,
+            tombstones.stamp != "",  # Else the Valkey server has yet to delete the thread.
+        )
         connection.execute(delete(tables.owners).where(tables.owners.c.until_s < before_s))
         return Purged(
             commits=connection.execute(old_commits).rowcount,
