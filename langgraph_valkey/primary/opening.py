@@ -19,14 +19,16 @@ def open_store(url: str, **options: Any) -> PrimaryStore:
     Raises:
         ConfigurationError: The URL can't be used, or a package it takes is missing.
     """
-    scheme = url.partition(":")[0].partition("+")[0]
+    scheme, is_url, _ = url.partition("://")
+    scheme = scheme.partition("+")[0]
     if scheme in ("sqlite", "postgres", "postgresql"):
         return _sql(url, options)
     if scheme == "dynamodb":
         return _dynamodb(url, options)
     raise ConfigurationError(
-        f"a primary store can't be opened by a URL that begins with {scheme[:20]!r}: use "
-        "sqlite:///path, postgresql://user@host/database or dynamodb://table"
+        "a primary store can't be opened by "
+        + (f"a URL that begins with {scheme[:20]!r}" if is_url else "what is no URL")
+        + ": use sqlite:///path, postgresql://user@host/database or dynamodb://table"
     )
 
 

@@ -144,13 +144,23 @@ class Address:
 
 def _parsed(url: str) -> URL:
     try:
-        return make_url(url)
+        parsed = make_url(url)
     except (ArgumentError, ValueError):
-        raise ConfigurationError(
-            "the URL of the primary store can't be read (it is not repeated here, since it may "
-            "hold a password): write sqlite:///path or postgresql://user:password@host/database, "
-            "with special characters of user and password percent-encoded"
-        ) from None  # Its text has the URL.
+        raise _unreadable() from None  # Its text has the URL.
+    if "@" in (parsed.host or ""):  # The rest of a password.
+        raise _unreadable()
+    password = parsed.query.get("password")
+    if isinstance(password, str):  # SQLAlchemy hides it only in its own place.
+        parsed = parsed.set(password=password).difference_update_query(["password"])
+    return parsed
+
+
+def _unreadable() -> ConfigurationError:
+    return ConfigurationError(
+        "the URL of the primary store can't be read (it is not repeated here, since it may hold a "
+        "password): write sqlite:///path or postgresql://user:password@host/database, with special "
+        "characters of user and password percent-encoded"
+    )
 
 
 def _check_file(url: URL) -> None:

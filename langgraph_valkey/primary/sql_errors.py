@@ -38,6 +38,7 @@ class Trouble(enum.Enum):
         ROLLED_BACK: The user's function has rolled it back.
         NO_TABLES: The tables are not there.
         NOT_ALLOWED: The user may not do this, or not come in.
+        NO_SETTING: A parameter of the URL is unknown to the driver, or has no such value.
         NO_DATABASE: There is no such database, or it is none.
         OTHER: Something that should not happen.
     """
@@ -52,6 +53,7 @@ class Trouble(enum.Enum):
     ROLLED_BACK = enum.auto()
     NO_TABLES = enum.auto()
     NOT_ALLOWED = enum.auto()
+    NO_SETTING = enum.auto()
     NO_DATABASE = enum.auto()
     OTHER = enum.auto()
 
@@ -106,7 +108,13 @@ _BY_CODE = {
 _PRIMARY_CODE = 0xFF
 """Extended result codes have the general one in their lowest byte."""
 
+_CHOSEN = ("integer", "sslmode", "gssencmode", "channel_binding", "target_session_attrs")
+"""What libpq checks when it connects."""
+
 _BY_TEXT = {
+    "invalid connection option": Trouble.NO_SETTING,
+    "bad value for connect_timeout": Trouble.NO_SETTING,
+    **{f"invalid {name} value": Trouble.NO_SETTING for name in _CHOSEN},
     "no such table: lgv_": Trouble.NO_TABLES,
     "no such column": Trouble.NO_TABLES,
     "has no column named": Trouble.NO_TABLES,
@@ -124,6 +132,10 @@ _TEXTS = {
     Trouble.NOT_ALLOWED: (
         "the primary store's database does not let this user in, or not do this: check the user, "
         "its password and its rights on the database and the schema"
+    ),
+    Trouble.NO_SETTING: (
+        "a parameter in the URL of the primary store is unknown to the database's driver, or has a "
+        "value that is none for it: check what comes after the question mark"
     ),
     Trouble.NO_DATABASE: (
         "the primary store's database does not exist or is damaged: check the URL's path or name, "
