@@ -11,7 +11,6 @@ input. What they have committed is not done twice (see `commits`).
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import AsyncGenerator, Generator, Mapping
@@ -26,11 +25,12 @@ from langgraph_valkey import limits
 from langgraph_valkey.admitting import Over, admit
 from langgraph_valkey.attempts import Parts, execute, stream
 from langgraph_valkey.cancelling import cancel, forget_thread
-from langgraph_valkey.errors import LanggraphValkeyError
 from langgraph_valkey.faces import BlockingFace, Face, LoopFace
 from langgraph_valkey.graphs import Graphs, Known
+from langgraph_valkey.home_loop import HomeLoop
 from langgraph_valkey.keeper import Keeper
 from langgraph_valkey.keys import thread_name
+from langgraph_valkey.leaving import leave
 from langgraph_valkey.link import finish, finish_each
 from langgraph_valkey.loss_window.report import RecoveryReport
 from langgraph_valkey.orders import Order, order_of
@@ -39,24 +39,18 @@ from langgraph_valkey.owner import BEATS, Owner
 from langgraph_valkey.primary.contract import PrimaryStore
 from langgraph_valkey.receipts_note import WithReceipts
 from langgraph_valkey.recover_runs import recover_runs
-from langgraph_valkey.rewinds import Rewinds
+from langgraph_valkey.rewinds import Rewinds, recover_quietly
 from langgraph_valkey.run_report import RunsHealth, RunsReport
 from langgraph_valkey.saver import ValkeySaver
 from langgraph_valkey.settling import Settling
-
-_log = logging.getLogger("langgraph_valkey")
 
 OWNER_ALIVE_S = 15.0
 """For how long a process is believed to live after it said so: it may be slow, or the
 database away for a moment, and its runs are executed again only after that."""
 
-
 DRAIN_SLACK_S = 1.0
 """How much longer than the saver this waits: it looks at what the saver knows, and then
 tells the registry."""
-
-DRAIN_PAUSE_S = 0.1
-"""Pause between two looks while runs are waited for to be settled."""
 
 
 class Runs:
@@ -85,10 +79,13 @@ class Runs:
         """Nothing is asked or opened yet.
 
         Args:
-            saver: The checkpointer of the graphs.
+            saver: The checkpointer of the graphs. Threads that a plain `ValkeySaver`
+                deletes need `forget_thread` as well, or they are taken for lost; a
+                `TieredSaver` with this store leaves a tombstone, which is seen here.
             store: Where runs are recorded. It is closed by whoever made it.
             owner_alive_s: After how many seconds of silence a process counts as dead.
-            recover_on_rewind: Whether `rewound` begins a recovery.
+            recover_on_rewind: Whether recoveries begin by themselves: after `rewound`,
+                and again after one that had to leave something.
         """
         self._saver = saver
         self._store = store
@@ -100,7 +97,9 @@ class Runs:
             is_watched=settings.replay,
         )
         self._parts = Parts(Owner(owner_alive_s), Graphs(saver), settling)
-        self._blocking: Face = BlockingFace(saver, store)
+        self._given: dict[str, Known] = {}  # To `recover`.
+        self._home = HomeLoop()
+        self._blocking: Face = BlockingFace(saver, store, self._home)
         self._loops: Face = LoopFace(saver, store)
         self._keeper = Keeper(self, owner_alive_s / BEATS)
         self._rewinds = Rewinds(owner_alive_s)
@@ -202,7 +201,8 @@ class Runs:
         """Bring to their end the runs that nobody works on.
 
         Call it when a process starts. May run in any number of processes at once: each
-        run is executed by one of them.
+        run is executed by one of them. What has to be left is tried again later, by
+        itself, with the same graphs.
 
         Args:
             graphs: A graph, or graphs by their names, beside those that are registered.
@@ -234,7 +234,8 @@ class Runs:
     def forget_thread(self, thread_id: str) -> int:
         """Cancel all unsettled runs of a thread that is being deleted; how many there were.
 
-        Otherwise `recover` would take the thread for lost.
+        Otherwise `recover` would take the thread for lost, unless its deletion was durable
+        (see `TieredSaver.delete_thread`).
         """
         return finish(forget_thread(self._parts, self._blocking, thread_name(thread_id)))
 
@@ -306,28 +307,18 @@ class Runs:
     def close(self, drain_s: float | None = None) -> None:
         """Leave, before the saver and the store are closed. May be called again.
 
-        What is not settled by then is left to whoever recovers next.
+        What is not settled by then is left to whoever recovers next; what is executed still
+        may be taken over when this process counts as dead.
 
         Args:
-            drain_s: How long to wait for runs to be settled; 2.4 lag bounds and a second
-                if not given.
+            drain_s: How long to wait for runs to end, and to be settled; 2.4 lag bounds
+                and a second if not given.
         """
         if drain_s is None:
             bound_s = self._saver.settings.lag_bound_s
             drain_s = limits.CLOSE_DRAIN_BOUNDS * bound_s + DRAIN_SLACK_S
-        until_s = time.monotonic() + drain_s
         self._keeper.stop()
-        settling = self._parts.settling
-        try:
-            while len(settling) and time.monotonic() < until_s:
-                finish(settling.settle(self._blocking))
-                if settling.is_hopeless:
-                    break
-                if len(settling):
-                    time.sleep(DRAIN_PAUSE_S)
-            finish(self._parts.owner.leave(self._blocking.primary))
-        except LanggraphValkeyError as error:
-            _log.warning("this process could not leave the registry of runs in order: %s", error)
+        leave(self._parts, self._blocking, time.monotonic() + drain_s)
 
     async def aclose(self, drain_s: float | None = None) -> None:
         """See `close`. Other tasks run meanwhile."""
@@ -336,9 +327,12 @@ class Runs:
     def tend(self) -> None:
         """One round of the keeper."""
         finish(self._parts.owner.live(self._blocking.primary))
+        if finish(self._parts.owner.tell(self._blocking.primary)):
+            self._rewinds.looked(is_left=True)  # Somebody has to bring them to their end.
         if finish(self._parts.settling.settle(self._blocking)):
             self._rewinds.lost()
-        if self._recover_on_rewind and len(self._parts.graphs) and self._rewinds.begin():
+        is_able = self._recover_on_rewind and (len(self._parts.graphs) or self._given)
+        if is_able and self._rewinds.begin():
             # In a thread of its own, since it executes graphs.
             threading.Thread(
                 target=self._recover_quietly, name="langgraph-valkey-recovery", daemon=True
@@ -346,27 +340,29 @@ class Runs:
 
     def _recover_quietly(self) -> None:
         try:
-            report = self.recover()
-        except LanggraphValkeyError as error:
-            _log.warning("runs could not be recovered after a failover: %s", error)
-        else:
-            if report.rerun or report.conflicts or report.failed:
-                _log.warning(
-                    "turns were lost: %d runs were executed again, %d failed or were left, and %d "
-                    "are in conflict with what came later", len(report.rerun),
-                    len(report.failed), len(report.conflicts),
-                )  # fmt: skip
+            recover_quietly(self.recover)
         finally:
             self._rewinds.end()
 
     async def _live(self, face: Face) -> None:
         """Say that this process lives, and see to it that this goes on."""
+        if face is self._loops:
+            self._home.remember()
         await self._parts.owner.live(face.primary)
         self._keeper.start()
 
     async def _recover(self, face: Face, given: Mapping[str, Known]) -> RunsReport:
-        await self._live(face)
-        return await recover_runs(self._parts, face, given)
+        is_left = True
+        try:
+            await self._live(face)
+            find = self._parts.graphs.find
+            before = {name: known for name, known in self._given.items() if not find(name, {})}
+            self._given = {**before, **given}
+            report = await recover_runs(self._parts, face, self._given)
+            is_left = bool(report.busy or report.failed)
+        finally:
+            self._rewinds.looked(is_left=is_left)
+        return report
 
     async def _run(self, face: Face, order: Order) -> Any:
         await self._live(face)

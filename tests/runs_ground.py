@@ -75,6 +75,15 @@ class Trace:
 
         self.on[name] = die
 
+    def fail_at(self, name: str, error: Exception) -> None:
+        """This node raises when it is executed next."""
+
+        def fail() -> None:
+            del self.on[name]
+            raise error
+
+        self.on[name] = fail
+
     def taken(self) -> list[str]:
         """The calls since this was asked last."""
         calls, self.calls = self.calls, []
@@ -238,7 +247,7 @@ class Ground:
 
     def head(self, thread_id: str) -> bytes:
         """A thread's head, as it is stored."""
-        return self._raw("HGET", thread_keys(self.prefix, thread_id).state, "H")
+        return bytes(self._raw("HGET", thread_keys(self.prefix, thread_id).state, "H"))
 
     def set_head(self, thread_id: str, head: bytes) -> None:
         """The thread's head goes elsewhere; all checkpoints stay."""
