@@ -30,28 +30,25 @@ _FAILURE = "lgv_failure"
 
 
 def guard(engine: Engine) -> None:
-    """Have an eye on functions that are lent a connection of it: they can't commit."""
-    if not event.contains(engine, "commit", _refuse):
-        event.listen(engine, "commit", _refuse)
+    """Have an eye on errors that functions meet which are lent a connection of it.
+
+    Only on these: SQLAlchemy asks at each statement whether to tell somebody of others.
+    """
+    if not event.contains(engine, "handle_error", _note):
         event.listen(engine, "handle_error", _note)
 
 
-def _refuse(connection: Connection) -> None:
-    if connection.info.get(_GUARDED):
-        raise _may_not_commit()
+def _refuse() -> None:
+    raise RuntimeError(
+        "the function must not commit: what it does becomes part of a transaction that is "
+        "committed once it has returned. Nothing was committed"
+    )
 
 
 def _note(context: ExceptionContext) -> None:
     connection = context.connection
     if connection is not None and not connection.invalidated and _GUARDED in connection.info:
         connection.info[_FAILURE] = context.original_exception
-
-
-def _may_not_commit() -> RuntimeError:
-    return RuntimeError(
-        "the function must not commit: what it does becomes part of a transaction that is "
-        "committed once it has returned. Nothing was committed"
-    )
 
 
 class _Open:
@@ -87,9 +84,11 @@ def _lent(to: _Open) -> Iterator[None]:
     connection = to.at
     info, transaction = connection.info, connection.get_transaction()
     info[_GUARDED] = True
+    connection.commit = _refuse  # type: ignore[method-assign]  # Of this one alone.
     try:
         yield
     finally:
+        del connection.commit
         info.pop(_GUARDED, None)
         to.noted = info.pop(_FAILURE, None)
     if connection.get_transaction() is not transaction:
@@ -99,8 +98,6 @@ def _lent(to: _Open) -> Iterator[None]:
             "the function has ended the transaction it was given: it must neither have rolled back "
             "nor committed, be it by a statement or a script (sqlite3's executescript does)"
         )
-    if transaction is not None and not transaction.is_active and not connection.invalidated:
-        raise _may_not_commit()  # It tried to, and went on.
 
 
 def _is_begun(connection: Connection) -> bool:
