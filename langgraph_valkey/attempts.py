@@ -111,7 +111,7 @@ async def execute(parts: Parts, face: Face, attempt: Attempt) -> Any:
         Exception: Whatever the graph raised.
     """
     try:
-        config = config_of(attempt.run, attempt.config)
+        config = config_of(attempt.run, attempt.config, attempt.base)
         options = {**attempt.options, "durability": "sync"}
         what = attempt.known.graph, attempt.given, config, options
         result = await face.invoke(*what, attempt.run.face)
@@ -127,7 +127,7 @@ async def execute(parts: Parts, face: Face, attempt: Attempt) -> Any:
 async def stream(parts: Parts, face: Face, attempt: Attempt) -> AsyncGenerator[Any, None]:
     """Execute a run, and yield what the graph streams; see `execute`."""
     try:
-        config = config_of(attempt.run, attempt.config)
+        config = config_of(attempt.run, attempt.config, attempt.base)
         options = {**attempt.options, "durability": "sync"}
         what = attempt.known.graph, attempt.given, config, options
         async with aclosing(face.stream(*what)) as chunks:

@@ -36,7 +36,7 @@ from langgraph_valkey.loss_window.entries import DELETE, PUT, WRITES
 from langgraph_valkey.loss_window.recovering import not_yet
 from langgraph_valkey.loss_window.window import LossWindow
 from langgraph_valkey.operations import Answer, Standing, Status
-from langgraph_valkey.place import Place, place_of, place_of_thread
+from langgraph_valkey.place import Place, place_of, place_of_thread, raise_if_unexpected
 from langgraph_valkey.stored import records, writes
 from langgraph_valkey.stored.codec import Codec
 from langgraph_valkey.storing import Write
@@ -297,6 +297,7 @@ class Checkpoints:
             answer = await self.read(link, place, call())  # Reads go on.
         if answer.status is Status.NONE:
             self.known.learn(place.thread, answer.standing)
+            raise_if_unexpected(config, place, None)
             return None
         self.require(place, answer)
         raw_id, record, entries, values, deadline_ms = answer.rest
@@ -320,6 +321,7 @@ class Checkpoints:
             # A copy of the versions: the caller may change the checkpoint it gets.
             base = Base(checkpoint_id, entry, dict(found.checkpoint["channel_versions"]), stored)
         self.known.learn(place.thread, answer.standing, namespace, base)
+        raise_if_unexpected(config, place, found)
         return found._replace(config=config) if place.checkpoint_id else found
 
     def require(self, place: Place, answer: Answer) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import CheckpointTuple
 
-from langgraph_valkey.errors import CorruptState
+from langgraph_valkey.errors import CorruptState, ReplayIncomplete
 from langgraph_valkey.keys import ThreadKeys, thread_keys, thread_name
 
 
@@ -47,6 +48,37 @@ class Place(NamedTuple):
             thread_id=self.thread,
             checkpoint_id=checkpoint_id or None,
             key=name,
+        )
+
+
+HEAD_EXPECTED = "__lgv_head"
+"""Where a config says what the head of a thread has to be when it is read: the thread, a
+run, and the id of a checkpoint: that one, or one that this run has made."""
+
+
+def raise_if_unexpected(
+    config: RunnableConfig, place: Place, found: CheckpointTuple | None
+) -> None:
+    """Raise if a thread's head is not what the reader was told that it is.
+
+    A graph that is to go on from a checkpoint reads its thread by itself, some time
+    after that was judged. What a failover changed in between it would take for granted.
+
+    Raises:
+        ReplayIncomplete: It is another one.
+    """
+    expected = (config.get("configurable") or {}).get(HEAD_EXPECTED)
+    if expected is None or place.checkpoint_id or place.namespace:
+        return
+    thread_id, run_id, head = expected
+    at = found.config["configurable"]["checkpoint_id"] if found is not None else ""
+    if thread_id != place.thread_id or at == head:
+        return
+    if found is None or found.metadata.get("run_id") != run_id:
+        raise ReplayIncomplete(
+            f"thread {place.thread!r} was rewound by a failover just when run {run_id!r} was about "
+            "to go on from its head, so it was not executed",
+            thread_ids=[place.thread],
         )
 
 

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import ensure_config
 
+from langgraph_valkey.place import HEAD_EXPECTED
 from langgraph_valkey.primary.records import Fence, Run
 
 TURN_ID = "turn_id"
@@ -84,11 +85,13 @@ def _text(value: Any) -> str:
     return "" if value is None else str(value)
 
 
-def config_of(run: Run, config: RunnableConfig) -> RunnableConfig:
+def config_of(run: Run, config: RunnableConfig, head: str | None = None) -> RunnableConfig:
     """A config for an attempt of a run.
 
     Args:
         run: The attempt.
+        head: The id of the checkpoint that it goes on from, "" if the thread is to begin
+            with it; None if that is not known.
         config: What else it has to say; thread, turn and run are put in its place.
     """
     configurable = {
@@ -98,5 +101,7 @@ def config_of(run: Run, config: RunnableConfig) -> RunnableConfig:
         RUN: run.run_id,
         ATTEMPT: run.attempt,
     }
+    if head is not None:
+        configurable[HEAD_EXPECTED] = (run.thread_id, run.run_id, head)
     metadata = {**(config.get("metadata") or {}), "run_id": run.run_id}
     return {**config, "configurable": configurable, "metadata": metadata}

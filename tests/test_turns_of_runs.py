@@ -15,7 +15,7 @@ from langgraph.graph import START, StateGraph
 from langgraph.runtime import Runtime
 from langgraph.types import Command, interrupt
 
-from langgraph_valkey import ConfigurationError
+from langgraph_valkey import ConfigurationError, ReplayIncomplete
 from langgraph_valkey.local import LocalValkey
 from langgraph_valkey.primary.records import Receipt, moment
 from langgraph_valkey.receipts_note import by_message
@@ -136,3 +136,32 @@ def test_a_note_does_not_part_results_from_the_calls_they_answer(result: Any) ->
     assert told[0] == result
     assert told[1].id == "receipts-run"
     assert told[2] == given["messages"][1]
+
+
+async def test_a_thread_that_is_rewound_under_a_run_is_not_gone_on_with(ground: Ground) -> None:
+    """A failover between the look at the thread and LangGraph's own first read."""
+    trace = Trace()
+    party = ground.join()
+    graph = party.compiled(chain(trace))
+    await party.run(graph, {"log": ["in"]}, thread_id="t", run_id="r")
+    before = ground.moment("t")
+    await party.run(graph, {"log": ["2"]}, thread_id="t", run_id="r2")
+    trace.taken()
+    started = party.store.blocking.start_run
+
+    async def rewound(new: Any) -> Any:
+        ground.rewind(before)
+        return await started(new)
+
+    for face in (party.store.blocking, party.store.loops):
+        face.start_run = rewound  # type: ignore[method-assign]
+    with pytest.raises(ReplayIncomplete, match="was rewound"):
+        await party.run(graph, {"log": ["3"]}, thread_id="t", run_id="r3")
+    assert trace.taken() == []
+    party.fall_silent()
+    other = ground.join()
+    report = await other.recover(other.compiled(chain(trace)))
+    assert (report.rerun, report.conflicts) == (("r2", "r3"), ())
+    assert graph.get_state({"configurable": {"thread_id": "t"}}).values["log"] == [
+        *("in", "a", "b", "c", "2", "a", "b", "c", "3", "a", "b", "c")
+    ]
