@@ -7,7 +7,6 @@ touched, is not; and judged again after, since only then nobody else moves it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -37,7 +36,7 @@ from langgraph_valkey.graphs import Known
 from langgraph_valkey.heads import Sight
 from langgraph_valkey.inputs import NULL_TASK, About, about_of, load
 from langgraph_valkey.primary.records import Receipt, Run, RunEnd
-from langgraph_valkey.receipts_note import by_message
+from langgraph_valkey.receipts_note import MESSAGES, by_message
 from langgraph_valkey.rerun import Head, Plan, checkpoint_id_of, head_of, plan, run_id_of
 
 _log = logging.getLogger("langgraph_valkey")
@@ -260,7 +259,7 @@ async def _taken_over(parts: Parts, face: Face, case: _Case) -> Attempt | Verdic
     if receipts:
         # Whoever has committed them may have died before its checkpoint was in the tier.
         face.crossed(run.thread_id)
-        given = await _told(face, case, judged, receipts)
+        given = await _told(face, case, judged, found, receipts)
     _log.info("run %r of thread %r is executed again", run.run_id, run.thread_id)
     base = checkpoint_id_of(found) if found is not None else ""
     return Attempt(run, case.known, given, _config(case), options, base)
@@ -283,17 +282,20 @@ async def _number_of(face: Face, run: Run, found: CheckpointTuple) -> int | None
     return maker.number if maker is not None and maker.thread_id == run.thread_id else None
 
 
-async def _told(face: Face, case: _Case, judged: Plan, receipts: list[Receipt]) -> Any:
+async def _told(
+    face: Face, case: _Case, judged: Plan, found: CheckpointTuple | None, receipts: list[Receipt]
+) -> Any:
     """What the graph is given, with what its turn has committed."""
     run, known, given = case.run, case.known, judged.input
-    state = await face.state(known.graph, thread_config(run.thread_id))
-    values: Mapping[str, Any] = state.values if isinstance(state.values, dict) else {}
     goes_on = given is None or isinstance(given, Command)
-    about = None if goes_on else given, receipts, values
+    about = None if goes_on else given, receipts
     if known.with_receipts is not None:
-        told = known.with_receipts(*about)
+        state = await face.state(known.graph, thread_config(run.thread_id))
+        told = known.with_receipts(*about, state.values if isinstance(state.values, dict) else {})
     else:
-        told = by_message(known.graph, run, *about)
+        # As they are stored: pending writes are applied by the graph, after the note.
+        values = found.checkpoint["channel_values"] if found is not None else {}
+        told = by_message(known.graph, run, *about, {MESSAGES: [], **values})
     if not goes_on or told is None:
         return given if goes_on else told
     if given is None:
