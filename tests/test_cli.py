@@ -122,9 +122,9 @@ def call(shop: Shop, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixt
     return in_this_process
 
 
-def test_setup_makes_the_tables(shop: Shop) -> None:
-    done = shop.call("setup")
-    assert (done.returncode, done.stdout) == (0, "ready\n"), done.stderr
+def test_setup_makes_the_tables(shop: Shop, call: Call) -> None:
+    done = call("setup")
+    assert (done.status, done.out) == (0, "ready\n"), done.err
     assert "lgv_commits" in shop.ground.tables
 
 

@@ -20,6 +20,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph_valkey import ConfigurationError, Hooks, Unreachable, ValkeySaver, roles
 from langgraph_valkey.local import LocalValkey
 from langgraph_valkey.loss_window.report import RecoveryReport
+from langgraph_valkey.primary import sql_database
 from langgraph_valkey.primary.opening import open_store
 from langgraph_valkey.settings import Settings
 from langgraph_valkey.testing import MemoryLink
@@ -290,7 +291,10 @@ def test_agents_can_be_tested_on_a_server_in_memory(ground: Ground) -> None:
         assert found["steps"] == ["charged 7", "done"]
 
 
-def test_nothing_shows_a_secret(ground: Ground, caplog: pytest.LogCaptureFixture) -> None:
+def test_nothing_shows_a_secret(
+    ground: Ground, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sql_database, "TRIES_MOST", 2)
     url = "postgresql://user:hunter2@127.0.0.1:1/agents"
     settings = ground.settings(primary=url)
     with caplog.at_level(logging.DEBUG), StateTiers(settings) as tiers:
