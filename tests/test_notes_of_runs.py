@@ -105,14 +105,14 @@ def _with_two_tools(trace: Trace, party: list[Party]) -> Any:
         calls: Any = [{"name": name, "args": {}, "id": name} for name in ("fast", "slow")]
         return {"messages": [AIMessage("", tool_calls=calls)]}
 
-    def tool(call: Call) -> Any:
-        trace.enter(call["id"])
-        receipt = party[0].commit("pay", call["id"])
-        return {"messages": [ToolMessage(receipt.result, tool_call_id=call["id"])]}
+    def tool(state: Call) -> Any:
+        trace.enter(state["id"])
+        receipt = party[0].commit("pay", state["id"])
+        return {"messages": [ToolMessage(receipt.result, tool_call_id=state["id"])]}
 
     builder = StateGraph(Chat)
     builder.add_node(model)
-    builder.add_node("tool", tool, input_schema=Call)
+    builder.add_node(tool)
     builder.add_edge(START, "model")
     builder.add_conditional_edges(
         "model", lambda s: [Send("tool", call) for call in s["messages"][-1].tool_calls], ["tool"]
