@@ -8,12 +8,13 @@ recorded, and one whose owner lives is waited for.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from langchain_core.runnables.config import merge_configs
 from langgraph.checkpoint.base import CheckpointTuple
 
-from langgraph_valkey.attempts import Attempt, Parts, look, taken_over
+from langgraph_valkey.attempts import Attempt, Parts, let_go, look, taken_over
 from langgraph_valkey.errors import ConfigurationError, ReplayIncomplete, RunInProgress
 from langgraph_valkey.faces import Face
 from langgraph_valkey.heads import Sight
@@ -30,7 +31,7 @@ from langgraph_valkey.inputs import (
 from langgraph_valkey.orders import Order
 from langgraph_valkey.primary.records import Fence, NewRun, Run, RunEnd, Started
 from langgraph_valkey.redoing import BUSY, OLDER_MOST, Verdict, prepare, redo, stands
-from langgraph_valkey.rerun import checkpoint_id_of, resumes
+from langgraph_valkey.rerun import Standing, checkpoint_id_of, resumes, standing_of
 from langgraph_valkey.turns import TURN_ID
 
 POLL_S = 0.1
@@ -53,60 +54,109 @@ class Over:
 
 @dataclass(frozen=True, slots=True)
 class _Blocked:
-    """Something else is under way on the thread."""
+    """Something else is under way on the thread.
+
+    Attributes:
+        run_id: What.
+        is_recorded: Whether the run that was to begin is recorded.
+    """
 
     run_id: str
+    is_recorded: bool = False
+
+
+@dataclass(slots=True)
+class _Call:
+    """A run that is to begin.
+
+    Attributes:
+        order: What was asked for.
+        stood: Where the thread stood when it was looked at first; None before.
+    """
+
+    order: Order
+    stood: Standing | None = None
+
+    def stands_on(self, found: CheckpointTuple | None) -> bool:
+        """Whether what is to go on from an answer finds what that was given to."""
+        if not resumes(self.order.given):
+            return True
+        now = standing_of(found, self.order.known.serde)
+        self.stood = self.stood or now
+        return not self.stood.is_left_by(now)
 
 
 async def admit(parts: Parts, face: Face, order: Order) -> Attempt | Over:
     """Let a run begin, or find that it has been executed before.
 
     Raises:
-        RunInProgress: A run of the thread is under way; nothing was recorded.
+        RunInProgress: A run of the thread is under way; it says whether this one is
+            recorded.
         ReplayIncomplete: The thread is not what the caller takes it for.
         ConfigurationError: An older run has to be executed again, of an unknown graph.
         ValueError: The run's id was used for something else.
     """
     until_s = face.link.now() + order.wait_s
+    call = _Call(order)
     while True:
-        blocking = order.run_id
+        blocked = _Blocked(order.run_id)
         if parts.owner.begin(order.run_id):
             came: Attempt | Over | _Blocked | None = None
             try:
-                came = await _try(parts, face, order)
+                came = await _try(parts, face, call)
             finally:
                 if not isinstance(came, Attempt):
                     parts.owner.end(order.run_id)
+            if came is None:
+                continue
             if not isinstance(came, _Blocked):
                 return came
-            blocking = came.run_id
+            blocked = came
         left_s = until_s - face.link.now()
         if left_s <= 0:
-            raise RunInProgress(
-                f"run {blocking!r} of thread {order.thread_id!r} is under way, so this one was "
-                "not recorded: call again when that has ended, or give wait_s",
-                thread_id=order.thread_id,
-                run_id=blocking,
-            )
+            raise _in_progress(order, blocked)
         await face.link.sleep(min(POLL_S, left_s))
 
 
-async def _try(parts: Parts, face: Face, order: Order) -> Attempt | Over | _Blocked:
+def _in_progress(order: Order, blocked: _Blocked) -> RunInProgress:
+    run_id, under_way = order.run_id, f"run {blocked.run_id!r} of thread {order.thread_id!r} is"
+    if blocked.run_id == run_id:
+        told = f"{under_way} under way already: call again when it has ended, or give wait_s"
+    elif blocked.is_recorded:
+        told = (
+            f"{under_way} under way, and run {run_id!r} comes after it. That is recorded, and "
+            "recover() will bring it to its end; so does the same call with this run_id"
+        )
+    else:
+        told = (
+            f"{under_way} under way, so run {run_id!r} was not recorded: call again when that has "
+            "ended, or give wait_s"
+        )
+    return RunInProgress(told, thread_id=order.thread_id, run_id=blocked.run_id)
+
+
+async def _try(parts: Parts, face: Face, call: _Call) -> Attempt | Over | _Blocked | None:
+    """Try to let a run begin; None if the thread has to be looked at again."""
+    order = call.order
     await parts.owner.live(face.primary)
     older = await face.primary.unsettled_runs(thread_id=order.thread_id, limit=OLDER_MOST)
     ids = [run.run_id for run in older]
-    if order.run_id in ids:
+    is_recorded = order.run_id in ids
+    if is_recorded:
         older = older[: ids.index(order.run_id)]
     seen = await look(face, order.thread_id)
+    is_answer = call.stands_on(seen[0])
     blocked, lost = await _make_sure(parts, face, older, seen)
     if blocked is not None:
-        return blocked
-    if lost and resumes(order.given) and order.run_id not in ids:
+        return replace(blocked, is_recorded=is_recorded)
+    if lost and resumes(order.given) and not is_recorded:
         raise ReplayIncomplete(
             f"thread {order.thread_id!r} had lost its last turn, which was executed again now, so "
             "what this call answers may have been asked anew: look at the thread, and answer that",
             thread_ids=[order.thread_id],
         )
+    if not is_answer and not is_recorded and await face.primary.run(order.run_id) is None:
+        raise _answered(order)
     if lost:
         seen = await look(face, order.thread_id)
     new = _recorded(parts, face, order, seen[0], await _turn_of(face, order, seen[0]))
@@ -116,13 +166,27 @@ async def _try(parts: Parts, face: Face, order: Order) -> Attempt | Over | _Bloc
         return _Blocked(next(r.run_id for r in started.before if r.state == "running"))
     if not started.is_new:
         return await _again(parts, face, order, run, new)
-    seen_before = {each.run_id for each in older}
-    if any(each.run_id not in seen_before and each.state == "running" for each in started.before):
-        # One that came in between, and died as fast.
-        await face.primary.end_run(run.fence, RunEnd("cancelled", "", 0))
-        return _Blocked(started.before[-1].run_id)
-    base = checkpoint_id_of(seen[0]) if seen[0] is not None else ""
-    return _attempt(order, run, order.given, base)
+    is_news = not {each.run_id for each in started.before} <= {each.run_id for each in older}
+    if resumes(order.given):
+        # Of what began in between and has failed, or was settled, nothing else is known.
+        now, _sight = await look(face, order.thread_id)
+        if is_news or not call.stands_on(now):
+            await let_go(parts, face, run.fence, RunEnd("cancelled", "", 0))
+            raise _answered(order)
+    if is_news:
+        # It stays recorded, and is executed behind what came in between.
+        await let_go(parts, face, run.fence)
+        return None
+    return _attempt(order, run, order.given, checkpoint_id_of(seen[0]) if seen[0] else "")
+
+
+def _answered(order: Order) -> ReplayIncomplete:
+    return ReplayIncomplete(
+        f"thread {order.thread_id!r} went on while this call waited to begin, so what it answers "
+        "was answered by another one: look at the thread, and answer what it asks now, with "
+        "another run_id",
+        thread_ids=[order.thread_id],
+    )
 
 
 async def _start(parts: Parts, face: Face, new: NewRun) -> Started:
@@ -242,7 +306,7 @@ async def _again(
     """Go on with a run that was recorded before."""
     _check_same(order, run, new)
     if run.state == "running" and run.owner_alive and run.owner != parts.owner.id:
-        return _Blocked(run.run_id)
+        return _Blocked(run.run_id, is_recorded=True)
     if run.outcome in ("failed", "cancelled"):
         raise ValueError(
             f"run {run.run_id!r} has ended: it {run.outcome}. Give another run_id to try again, "
@@ -250,11 +314,15 @@ async def _again(
         )
     if run.state == "settled":
         return Over(run)
-    came = await prepare(parts, face, run, order.known)
+    # What could not be recorded is given again now.
+    config = merge_configs(order.known.config, order.config)
+    options = {**order.known.options, **order.options}
+    known = replace(order.known, config=config, options=options)
+    came = await prepare(parts, face, run, known)
     if isinstance(came, Attempt):
         return _attempt(order, came.run, came.given, came.base)
     if came == BUSY:
-        return _Blocked(run.run_id)
+        return _Blocked(run.run_id, is_recorded=True)
     if came.kind == "fine":
         ended = await face.primary.run(run.run_id)
         if ended is None:

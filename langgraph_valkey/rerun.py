@@ -27,14 +27,21 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from langgraph.checkpoint.base import CheckpointTuple
 from langgraph.checkpoint.serde.base import SerializerProtocol
-from langgraph.checkpoint.serde.types import RESUME
+from langgraph.checkpoint.serde.types import INTERRUPT, RESUME
 from langgraph.types import Command
 
-from langgraph_valkey.inputs import NULL_TASK, About, commands_stored, open_questions
+from langgraph_valkey.inputs import (
+    NULL_TASK,
+    About,
+    commands_stored,
+    digest,
+    finished_tasks,
+    open_questions,
+)
 
 _QUESTION_ID = re.compile(r"[0-9a-f]{32}")
 
@@ -116,6 +123,44 @@ def run_id_of(found: CheckpointTuple) -> str:
 def resumes(given: Any) -> bool:
     """Whether an input goes on with the turn that was begun before."""
     return given is None or (isinstance(given, Command) and given.resume is not None)
+
+
+class Standing(NamedTuple):
+    """Where a thread stands, as far as an answer to it goes by that.
+
+    Attributes:
+        head: Id of its head; "" if it is not there.
+        asked: What waits for an answer: the task, the digest of what it asks, and how
+            many answers it has had, since a node may ask several things, one by one.
+    """
+
+    head: str
+    asked: frozenset[tuple[str, str, int]]
+
+    def is_left_by(self, now: Standing) -> bool:
+        """Whether the thread has gone on since, or something was answered."""
+        return self.head != now.head or not self.asked <= now.asked
+
+
+def standing_of(found: CheckpointTuple | None, serde: SerializerProtocol) -> Standing:
+    """Where a thread stands whose head this is."""
+    if found is None:
+        return Standing("", frozenset())
+    pending = found.pending_writes or []
+    answers = {
+        task: len(value) if isinstance(value, list) else 1
+        for task, channel, value in pending
+        if channel == RESUME and value is not None
+    }
+    finished = finished_tasks(pending)
+    given = answers.get(NULL_TASK, 0)
+    asked = frozenset(
+        (task, digest(serde, [each.value for each in questions]), answers.get(task, 0) + given)
+        for task, channel, value in pending
+        if channel == INTERRUPT and task not in finished
+        for questions in [value if isinstance(value, list | tuple) else [value]]
+    )
+    return Standing(checkpoint_id_of(found), asked)
 
 
 def plan(run_id: str, number: int, about: About, given: Any, head: Head | None) -> Plan:
