@@ -21,15 +21,12 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import (
     BindParameter,
-    Column,
     ColumnElement,
     Connection,
-    Row,
     bindparam,
     insert,
     literal_column,
     select,
-    true,
     update,
 )
 
@@ -44,7 +41,7 @@ from langgraph_valkey.primary.records import (
 )
 from langgraph_valkey.primary.sql_database import Progress, SqlPart, Transaction
 from langgraph_valkey.primary.sql_errors import was_rolled_back
-from langgraph_valkey.primary.sql_pipeline import (
+from langgraph_valkey.primary.sql_messages import (
     Statement,
     begin_with,
     commit_with,
@@ -66,13 +63,12 @@ _OPEN: ColumnElement[Any] = literal_column("''")
 ended the transaction by itself."""
 
 
-class _Placed(NamedTuple):
-    """What came of putting in a key's row: when that was (or None), or what is there."""
+class _Kept(NamedTuple):
+    """A record that is there, as far as its key does not tell it."""
 
-    placed_s: float | None = None
-    payload_sha256: str = ""
-    result: str | None = None
-    committed_s: float = 0.0
+    payload_sha256: str
+    result: str
+    committed_s: float
 
 
 class SqlCommits(SqlPart):
@@ -100,32 +96,23 @@ class SqlCommits(SqlPart):
 
     async def receipt(self, key: CommitKey) -> Receipt | None:
         """The receipt of a commit; see `Primary`."""
-        return await self._database.read(lambda at: self._find(at, key.id))
+        return await self._database.read(lambda at: self._find(at, key))
 
     async def receipts(self, thread_id: str, turn_id: str) -> list[Receipt]:
         """What was committed in a turn; see `Primary`."""
         commits = self._tables.commits.c
-        of_turn = select(*self._asked).where(commits.turn == digest_of(thread_id, turn_id))
-        found = of_turn.order_by(commits.seq)
-        return await self._database.read(lambda at: [_read(row) for row in at.execute(found)])
+        columns = (commits.payload_sha256, commits.result, commits.committed_s)
+        of_turn = select(*columns, commits.op, commits.key)
+        of_turn = of_turn.where(commits.turn == digest_of(thread_id, turn_id)).order_by(commits.seq)
+        return await self._database.read(
+            lambda at: [_read(row, _Kept(*row[:3])) for row in at.execute(of_turn)]
+        )
 
-    def _find(self, connection: Connection, commit_id: str) -> Receipt | None:
-        row = connection.execute(self._finding, {"id": commit_id}).one_or_none()
-        return None if row is None else _read(row)
-
-    @functools.cached_property
-    def _finding(self) -> Any:
-        return select(*self._asked).where(self._tables.commits.c.id == self._value("id"))
-
-    @property
-    def _asked(self) -> tuple[Column[Any], ...]:
+    def _find(self, connection: Connection, key: CommitKey) -> Receipt | None:
         commits = self._tables.commits.c
-        return (commits.op, commits.key, *self._of_receipt)
-
-    @property
-    def _of_receipt(self) -> tuple[Column[Any], ...]:
-        commits = self._tables.commits.c
-        return commits.payload_sha256, commits.result, commits.committed_s
+        kept = select(commits.payload_sha256, commits.result, commits.committed_s)
+        row = connection.execute(kept.where(commits.id == key.id)).one_or_none()
+        return None if row is None else _read(key, _Kept(*row))
 
     # --- putting in the key's row --------------------------------------------------
 
@@ -135,33 +122,41 @@ class SqlCommits(SqlPart):
         Raises:
             RunTakenOver: The fence does not hold.
         """
-        key, placed = request.key, self._ask(connection, request)
-        if placed.placed_s is not None:
-            at = moment(placed.placed_s)
+        key, (placed_s, kept) = request.key, self._ask(connection, request)
+        if placed_s is not None:
+            at = moment(placed_s)
             return Receipt(key.op, key.key, None, False, at, request.payload_sha256)
-        # The row that is there came with the answer (PostgreSQL) unless it was put in
-        # while this statement waited: then it is visible only to the next one.
-        if placed.result is not None:
-            at = moment(placed.committed_s)
-            result = _result_of(key.op, placed.result)
-            return Receipt(key.op, key.key, result, True, at, placed.payload_sha256)
-        found = self._find(connection, key.id)
-        if found is None:
+        if kept is None:
             raise RunTakenOver(
                 f"commit {key.op!r} was not made: another process has taken over the run in which "
                 "it was asked for. It goes on there; stop here",
                 run_id=request.fence.run_id if request.fence else "",
             )
-        return found
+        return _read(key, kept)
 
-    def _ask(self, connection: Connection, request: CommitRequest) -> _Placed:
+    def _ask(
+        self, connection: Connection, request: CommitRequest
+    ) -> tuple[float | None, _Kept | None]:
+        """Put in the key's row: when that was, or else what is there.
+
+        Two statements, since the second sees what others have put in while the first
+        waited for them.
+        """
         given = _given(request)
         placing = self._placing if request.fence is None else self._placing_fenced
         if self._tables.kind == "postgresql":
-            row = begin_with(connection, Statement(placing, as_kept(self._tables.commits, given)))
-        else:
-            row = connection.execute(placing, given).one_or_none()
-        return _Placed(*(row or ()))
+            values = as_kept(self._tables.commits, given)
+            placed, kept = begin_with(
+                connection, [Statement(placing, values), Statement(self._finding_kept, values)]
+            )
+            if placed is not None:
+                return float(placed[0]), None
+            return None, _Kept(kept[0], kept[1], float(kept[2])) if kept else None
+        placed_s = connection.execute(placing, given).scalar()
+        if placed_s is not None:
+            return placed_s, None
+        row = connection.execute(self._finding_kept, {"id": request.key.id}).one_or_none()
+        return None, _Kept(*row) if row else None
 
     @functools.cached_property
     def _placing(self) -> Any:
@@ -187,15 +182,19 @@ class SqlCommits(SqlPart):
         return bindparam(name, type_=self._tables.commits.c[name].type)
 
     def _with_answer(self, put: Any) -> Any:
-        """Have it say when the row was put in; on PostgreSQL, what is there otherwise."""
-        commits = self._tables.commits
-        put = put.on_conflict_do_nothing().returning(commits.c.committed_s.label("placed_s"))
-        if self._tables.kind != "postgresql":
-            return put
-        placed = put.cte("placed")
-        one = select(literal_column("1").label("one")).subquery("one")
-        joined = one.outerjoin(placed, true()).outerjoin(commits, commits.c.id == self._value("id"))
-        return in_drivers_words(select(placed.c.placed_s, *self._of_receipt).select_from(joined))
+        """Have it say when the row was put in."""
+        commits = self._tables.commits.c
+        return self._worded(put.on_conflict_do_nothing().returning(commits.committed_s))
+
+    @functools.cached_property
+    def _finding_kept(self) -> Any:
+        commits = self._tables.commits.c
+        kept = select(commits.payload_sha256, commits.result, commits.committed_s)
+        return self._worded(kept.where(commits.id == self._value("id")))
+
+    def _worded(self, statement: Any) -> Any:
+        """As it is sent: on PostgreSQL not by way of SQLAlchemy."""
+        return in_drivers_words(statement) if self._tables.kind == "postgresql" else statement
 
     # --- and what it came to -------------------------------------------------------
 
@@ -232,7 +231,7 @@ class SqlCommits(SqlPart):
         outbox = self._tables.outbox
         named = {name: bindparam(name, type_=outbox.c[name].type) for name in _SENT}
         put = insert(outbox).values(**named, due_s=now_s(), created_s=now_s())
-        return in_drivers_words(put) if self._tables.kind == "postgresql" else put
+        return self._worded(put)
 
 
 def _messages(request: CommitRequest) -> list[dict[str, Any]]:
@@ -270,14 +269,15 @@ def _given(request: CommitRequest) -> dict[str, Any]:
     }
 
 
-def _read(row: Row[Any]) -> Receipt:
+def _read(named: Any, kept: _Kept) -> Receipt:
+    """A receipt of what is there; `named` has its operation and its key."""
     return Receipt(
-        op=row.op,
-        key=row.key,
-        result=_result_of(row.op, row.result),
+        op=named.op,
+        key=named.key,
+        result=_result_of(named.op, kept.result),
         replayed=True,
-        committed_at=moment(row.committed_s),
-        payload_sha256=row.payload_sha256,
+        committed_at=moment(kept.committed_s),
+        payload_sha256=kept.payload_sha256,
     )
 
 
