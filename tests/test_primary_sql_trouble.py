@@ -189,13 +189,13 @@ def test_the_socket_of_an_answered_question_is_left_alone() -> None:
     mine, other = socket.socketpair()
     answers = sql_answers.Answers()
     with mine, other:
-        with answers.within(0.0, of=mine.fileno()):
+        with answers.within(0.0, mine):
             pass
-        with answers.within(60.0, of=mine.fileno()):
+        with answers.within(60.0, mine):
             time.sleep(2 * sql_answers.LOOK_S)
             mine.sendall(b"?")
             assert other.recv(1) == b"?"
-        with answers.within(0.0, of=mine.fileno()):
+        with answers.within(0.0, mine):
             assert mine.recv(1) == b""  # Shut down, else this would wait for ever.
 
 

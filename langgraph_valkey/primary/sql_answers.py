@@ -12,13 +12,13 @@ by less (`sql_engines.LOCK_TIMEOUT_S`).
 
 from __future__ import annotations
 
-import os
 import socket
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from typing import Protocol
 
 from langgraph_valkey.fork import renew_after_fork
 
@@ -29,11 +29,19 @@ LOOK_S = 0.25
 """How often the thread looks."""
 
 
+class Asker(Protocol):
+    """A driver's connection."""
+
+    def fileno(self) -> int:
+        """The number of its socket; an exception if it is closed."""
+        ...
+
+
 @dataclass(eq=False, slots=True)
 class _Question:
-    """A question under way: on which socket, and until when the answer has to be there."""
+    """A question under way: by whom, and until when the answer has to be there."""
 
-    socket: int
+    asker: Asker
     until_s: float
 
 
@@ -47,16 +55,14 @@ class Answers:
         renew_after_fork(self)
 
     @contextmanager
-    def within(self, for_s: float, of: int) -> Iterator[None]:
+    def within(self, for_s: float, asker: Asker) -> Iterator[None]:
         """Shut a socket down if this takes too long; who waits on it sees it broken.
 
         Args:
             for_s: How long it may take.
-            of: The socket's file number.
+            asker: The connection, which nobody else uses meanwhile.
         """
-        # A number of its own: the driver may close its socket meanwhile, and another file
-        # may get that number.
-        question = _Question(os.dup(of), time.monotonic() + for_s)
+        question = _Question(asker, time.monotonic() + for_s)
         with self._lock:
             self._open.add(question)
             if not self._is_looking:
@@ -66,7 +72,6 @@ class Answers:
         finally:
             with self._lock:
                 self._open.discard(question)
-            os.close(question.socket)
 
     def _start(self) -> None:
         with suppress(RuntimeError):  # The process is about to end: there is no bound then.
@@ -80,7 +85,7 @@ class Answers:
                 now_s = time.monotonic()
                 for question in self._open:
                     if question.until_s < now_s:
-                        _shut_down(question.socket)
+                        _shut_down(question.asker)
                 if not self._open:
                     self._is_looking = False
                     return
@@ -92,13 +97,13 @@ class Answers:
         self._is_looking = False
 
 
-def _shut_down(number: int) -> None:
-    with suppress(OSError):  # It was already.
-        shut = socket.socket(fileno=number)
+def _shut_down(asker: Asker) -> None:
+    with suppress(Exception):  # It is shut down, or closed, already.
+        shut = socket.socket(fileno=asker.fileno())
         try:
             shut.shutdown(socket.SHUT_RDWR)
         finally:
-            shut.detach()  # Who asked closes it.
+            shut.detach()  # The driver closes it.
 
 
 ANSWERS = Answers()

@@ -75,7 +75,7 @@ class _Open:
         driver: Any = self.at.connection.driver_connection
         if driver.closed:
             return nullcontext()
-        return sql_answers.ANSWERS.within(sql_answers.ANSWER_S, of=driver.fileno())
+        return sql_answers.ANSWERS.within(sql_answers.ANSWER_S, driver)
 
 
 @contextmanager
