@@ -10,15 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from langgraph.graph import START, StateGraph
+from langgraph.types import Command, interrupt
 
-from langgraph_valkey import admitting, attempts, home_loop, keeper, recover_runs
+from langgraph_valkey import attempts, home_loop, keeper, recover_runs
 from langgraph_valkey.errors import OutcomeUnknown, ReplayIncomplete, Unreachable
 from langgraph_valkey.heads import sights
 from langgraph_valkey.link import finish
 from langgraph_valkey.local import LocalValkey
 from langgraph_valkey.redoing import BUSY, FINE, redo
 from tests.failover_ground import until
-from tests.runs_ground import Died, Ground, Party, Trace, chain, dying
+from tests.runs_ground import Died, Ground, Log, Party, Trace, chain, dying
 
 IN = {"log": ["in"]}
 DONE = {"log": ["in", "a", "b", "c"]}
@@ -257,23 +259,22 @@ async def test_a_run_that_has_ended_since_is_not_executed_again(
 async def test_a_run_whose_base_is_lost_under_it_has_not_ended(
     ground: Ground, trace: Trace
 ) -> None:
-    """A failover comes between its being let in, and the graph's own first look."""
+    """A failover comes while it is executed, and it has made no checkpoint of its own."""
+
+    def ask(state: Log) -> Any:
+        trace.enter("ask")
+        return {"log": [interrupt("first"), interrupt("second")]}
+
+    builder = StateGraph(Log).add_node(ask).add_edge(START, "ask")
     party = ground.join()
-    graph = party.compiled(chain(trace))
-    await party.run(graph, IN, thread_id="t", run_id="r1")
+    graph = party.compiled(builder)
+    await party.run(party.compiled(chain(trace)), IN, thread_id="t", run_id="r1")
     before = ground.moment("t")
-    stops = party.compiled(chain(trace), interrupt_before=["b"])
-    await party.run(stops, IN, thread_id="t", run_id="r2")
-    real = admitting._attempt
-
-    def lost(*given: Any) -> Any:
-        ground.rewind(before)
-        return real(*given)
-
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(admitting, "_attempt", lost)
-        with pytest.raises(ReplayIncomplete, match="lost what run 'r3' was to go on with"):
-            await party.run(graph, None, thread_id="t", run_id="r3")
+    party.runs.register(graph, "asking")
+    await party.run(graph, IN, thread_id="t", run_id="r2")
+    trace.on["ask"] = lambda: ground.rewind(before)
+    with pytest.raises(ReplayIncomplete, match="lost what run 'r3' was to go on with"):
+        await party.run(graph, Command(resume="1"), thread_id="t", run_id="r3")
     assert (party.known("r3").state, party.known("r3").owner) == ("running", "")
 
 
