@@ -16,8 +16,8 @@ from langgraph_valkey import limits
 from langgraph_valkey.fork import renew_after_fork
 
 CROSSINGS_MOST = 100_000
-"""Threads with a commit behind which no checkpoint came yet. Runs that failed after
-their commit, and were never run again here, leave one each (about 300 bytes)."""
+"""Threads with a commit behind which no checkpoint came yet. Runs that stopped behind
+their commit, and were not gone on with here, leave one each (about 300 bytes)."""
 
 _log = logging.getLogger("langgraph_valkey")
 
@@ -26,6 +26,7 @@ _log = logging.getLogger("langgraph_valkey")
 class _Crossed:
     commits: int = 0
     done: dict[str, int] = field(default_factory=dict)
+    stopped: set[str] = field(default_factory=set)
 
 
 class Crossings:
@@ -38,6 +39,7 @@ class Crossings:
 
     def __init__(self) -> None:
         self._threads: OrderedDict[str, _Crossed] = OrderedDict()
+        self._has_told = False
         self._lock = threading.Lock()
         renew_after_fork(self)
 
@@ -50,10 +52,11 @@ class Crossings:
         with self._lock:
             crossed = self._threads.setdefault(thread, _Crossed())
             crossed.commits += 1
-            full = len(self._threads) > CROSSINGS_MOST
-            if full:
+            is_full = len(self._threads) > CROSSINGS_MOST
+            if is_full:
                 self._threads.popitem(last=False)
-        if full:
+        if is_full and not self._has_told:
+            self._has_told = True
             _log.warning(
                 "more than %d threads have a commit and no checkpoint after it: the oldest is "
                 "not waited for any more", CROSSINGS_MOST
@@ -65,6 +68,21 @@ class Crossings:
         if crossed is None or crossed.done.get(namespace, 0) >= crossed.commits:
             return 0
         return crossed.commits
+
+    def is_stopped(self, thread: str, checkpoint_id: str, *, now: bool) -> bool:
+        """Whether a run stopped at a checkpoint while the one behind a commit was due.
+
+        Args:
+            thread: The thread.
+            checkpoint_id: The checkpoint.
+            now: Whether it stops there now. What its other tasks write comes afterwards.
+        """
+        crossed = self._threads.get(thread)
+        if crossed is None:
+            return False
+        if now:
+            crossed.stopped.add(checkpoint_id)
+        return checkpoint_id in crossed.stopped
 
     def done(self, thread: str, namespace: str, commits: int) -> None:
         """The tier has what was due up to this commit."""

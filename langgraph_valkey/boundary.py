@@ -34,7 +34,7 @@ from langgraph.checkpoint.base import (
 )
 from langgraph.checkpoint.serde.types import INTERRUPT
 
-from langgraph_valkey import burials, joining, upkeep
+from langgraph_valkey import burials, joining, operations, upkeep
 from langgraph_valkey.acquaintance import Acquaintances, Crossings
 from langgraph_valkey.carrying import Cargo, Side, address, label_of, look
 from langgraph_valkey.courier import Courier
@@ -98,9 +98,9 @@ class Boundary:
         task_id: str,
         task_path: str,
     ) -> None:
-        """Store a task's writes; with an interrupt after a commit, the tier gets them, too.
+        """Store a task's writes; if a run stops behind a commit, the tier gets them, too.
 
-        No checkpoint comes behind an interrupt, until somebody answers it.
+        For no checkpoint comes until somebody answers the interrupt.
         """
         place = place_of(side.core.prefix, config)
         try:
@@ -109,12 +109,12 @@ class Boundary:
             if not await self._came_back(side, place):
                 raise
             await side.core.put_writes(side.link, config, writes, task_id, task_path)
-        namespace = place.namespace or ""
-        due = self._crossings.due(place.thread, namespace)
-        if due and side.tier is not None and any(name == INTERRUPT for name, _ in writes):
+        stops = any(channel == INTERRUPT for channel, _ in writes)
+        is_due = self._crossings.is_stopped(place.thread, place.checkpoint_id, now=stops)
+        if is_due and side.tier is not None:
             cargo = await look(side, place)
-            if cargo is not None and await self._courier.carry(side, side.tier, place, cargo):
-                self._crossings.done(place.thread, namespace, due)
+            if cargo is not None:
+                await self._courier.carry(side, side.tier, place, cargo)
 
     async def carry(self, side: Side, thread_id: str, namespace: str) -> bool:
         """Bring a thread's present head to the tier; whether there is one.
@@ -137,8 +137,9 @@ class Boundary:
     async def _came_back(self, side: Side, place: Place) -> bool:
         """Whether what a refused write hangs on was lost, and is there again."""
         self._known.forget(place.thread)
-        if side.tier is None or not await self._join(side, place._replace(checkpoint_id="")):
+        if side.tier is None:
             return False
+        await self._join(side, place)
         return await look(side, place) is not None
 
     # --- reading ---------------------------------------------------------------
@@ -148,47 +149,67 @@ class Boundary:
         place = place_of(side.core.prefix, config)
         asked_of: bytes | None = None
         while True:
+            before = self._joined(side, place)
             found: CheckpointTuple | None = None
             damage: CorruptState | None = None
             try:
                 found = await side.core.get_tuple(side.link, config)
             except CorruptState as error:
+                side.core.known.forget(place.thread)
                 damage = error
             primary = side.core.window.primary_of(place.keys)
-            if asked_of != primary and self._must_ask(side, place, found):
+            if asked_of != primary and self._must_ask(side, place, found, before):
                 asked_of = primary
-                if await self._join(side, place):
-                    continue
+                await self._join(side, place)
+                continue  # Another reader may have joined it since this one read.
             if damage is not None:
                 raise damage
             return found
 
-    async def ready(self, side: Side, config: RunnableConfig) -> None:
-        """Join back what the server lacks of a thread that is read in another way."""
+    async def ready(self, side: Side, config: RunnableConfig, *, is_sure: bool = False) -> None:
+        """Join back what the server lacks of a thread that is read in another way.
+
+        Args:
+            side: The face.
+            config: Names the thread.
+            is_sure: Whether the thread was read right before, so that it is there.
+        """
+        if side.tier is None and side.primary is None:
+            return
         place = place_of(side.core.prefix, config)
-        has_more = side.tier is not None or side.primary is not None
-        if has_more and not self._is_joined(side, place):
+        if not is_sure:
+            answer = await side.core.read(side.link, place, operations.chunks(place.keys, ()))
+            side.core.known.forget(place.thread)
+            side.core.known.learn(place.thread, answer.standing)
+        if self._joined(side, place) is None:
             await self.get_tuple(side, address(place.thread, ""))
 
-    def _must_ask(self, side: Side, place: Place, found: CheckpointTuple | None) -> bool:
-        """Whether what was read may be less than what the tier has, or more than it should."""
+    def _must_ask(
+        self, side: Side, place: Place, found: CheckpointTuple | None, before: bytes | None
+    ) -> bool:
+        """Whether what was read may be less than what the tier has, or more than it should.
+
+        Args:
+            side: The face.
+            place: What was read.
+            found: What was found.
+            before: Which thread was compared with the tier before it was read, if one was.
+        """
         if side.tier is None and (side.primary is None or found is None):
             return False
-        if not self._is_joined(side, place):
+        if before is None or self._joined(side, place) != before:
             return True
         return found is None and bool(place.checkpoint_id) and side.tier is not None
 
-    def _is_joined(self, side: Side, place: Place) -> bool:
-        """Whether the thread, as the server has it, was compared with the tier."""
+    def _joined(self, side: Side, place: Place) -> bytes | None:
+        """The nonce of the thread, as it is known now, if it was compared with the tier."""
         known = self._known.get(place.thread)
         nonce = side.core.known.standing(place.thread).nonce
         if known is None or known.primary != side.core.window.primary_of(place.keys):
-            return False
-        if nonce == bytes(16):
-            return False
-        # Where neither had it, this process may have begun it since.
-        was_absent = known.nonce == bytes(16)
-        return nonce == known.nonce or (was_absent and nonce[:8] == side.core.writer.name)
+            return None
+        if known.nonce == bytes(16) and nonce[:8] == side.core.writer.name:
+            known.nonce = nonce  # Neither had it, and this process has begun it since.
+        return nonce if nonce == known.nonce != bytes(16) else None
 
     async def _join(self, side: Side, place: Place) -> bool:
         """Compare a thread with the tier and its tombstone; whether something was changed."""
@@ -206,7 +227,7 @@ class Boundary:
             changed |= await self._join_tier(side, side.tier, place, tomb)
         known = self._known.of(thread)
         if changed:
-            await look(side, place._replace(namespace="", checkpoint_id=""))
+            await joining.head_in(side, place, "")
         known.primary, known.nonce = primary, core.known.standing(thread).nonce
         return changed
 

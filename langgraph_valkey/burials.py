@@ -38,7 +38,7 @@ async def complete(side: Side, place: Place, tomb: Tombstone) -> bool:
         Whether the Valkey server did not know of the deletion.
     """
     stamp = stamp_of(tomb)
-    if side.tier is not None:
+    if side.tier is not None and not tomb.stamp:  # Else it went from there before.
         top = await side.tier.get_tuple(address(place.thread, ""))
         if top is not None and label_of(top).gen.encode() <= stamp:
             await side.tier.delete_thread(place.thread)

@@ -61,20 +61,22 @@ async def bring_thread(side: Side, place: Place, top: CheckpointTuple, ttl_ms: i
     """
     tier, label = side.tier, label_of(top)
     assert tier is not None
-    head = await _head(side, place, "")
-    if head is not None and head.id > top.checkpoint["id"]:
-        return False
+    head = await head_in(side, place, "")
+    is_behind = head is not None and head.id > top.checkpoint["id"]
     named = beside(top) if label.is_ours else await _found_beside(side, place, top)
     lines: list[Cargo] = []
     for namespace, checkpoint_id in named.items():
-        there = await _head(side, place, namespace)
+        there = await head_in(side, place, namespace)
+        if is_behind and (there is not None or ":" in namespace):
+            continue  # It has been gone on with, or its run is over.
         if there is None or there.id <= checkpoint_id:
             found = await tier.get_tuple(address(place.thread, namespace, checkpoint_id))
             if found is None:
                 what = f"checkpoint {checkpoint_id!r} of subgraph {namespace!r} is gone from it"
                 raise place.corrupt(what, None, f"the tier ({tier.name})".encode())
             lines += await line_there(side, tier, place, unloaded(found))
-    lines += await line_there(side, tier, place, unloaded(top))
+    if not is_behind:
+        lines += await line_there(side, tier, place, unloaded(top))
     return await _bring(side, place, lines, label, ttl_ms)
 
 
@@ -104,7 +106,7 @@ async def _found_beside(side: Side, place: Place, top: CheckpointTuple) -> dict[
     return {name: i for name, i in heads.items() if ":" not in name or i > at}
 
 
-async def _head(side: Side, place: Place, namespace: str) -> Cargo | None:
+async def head_in(side: Side, place: Place, namespace: str) -> Cargo | None:
     """A head on the server; None if it is not there whole."""
     try:
         return await look(side, place._replace(namespace=namespace, checkpoint_id=""))
@@ -125,7 +127,7 @@ async def _bring(
         own = label_of(cargo.found)
         standing = label.standing(nonce, own.stamp)
         at = place._replace(namespace=cargo.namespace, checkpoint_id=cargo.id)
-        head = await _head(side, place, cargo.namespace)
+        head = await head_in(side, place, cargo.namespace)
         if head is not None:
             heads.setdefault(namespace_field(cargo.namespace), {})[to_bytes(head.id)] = None
         try:

@@ -225,7 +225,7 @@ class TieredSaver(ValkeySaver):
     ) -> Mapping[str, DeltaChannelHistory]:
         """See `BaseCheckpointSaver.get_delta_channel_history`."""
         with self._calls:
-            finish(self._boundary.ready(self._here, config))
+            finish(self._boundary.ready(self._here, config, is_sure=True))
             return finish(listing.delta_history(self._core, self._blocking, config, channels))
 
     # --- the async face --------------------------------------------------------
@@ -309,5 +309,5 @@ class TieredSaver(ValkeySaver):
     ) -> Mapping[str, DeltaChannelHistory]:
         """See `get_delta_channel_history`."""
         with self._calls:
-            await self._boundary.ready(self._there, config)
+            await self._boundary.ready(self._there, config, is_sure=True)
             return await listing.delta_history(self._core, self._loops, config, channels)

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import operator
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import pytest
-from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.config import get_config
-from langgraph.graph import START, StateGraph
-from langgraph.types import Command, Send, interrupt
-from typing_extensions import TypedDict
+from langgraph.types import Command
 
 from langgraph_valkey import ValkeySaver, acquaintance
 from langgraph_valkey.acquaintance import Crossings
@@ -25,32 +21,8 @@ from langgraph_valkey.settings import Settings
 from langgraph_valkey.testing import MemoryLink
 from langgraph_valkey.tiered_saver import TieredSaver
 from tests.faces import checkpoint, config, metadata, numbered_id
+from tests.tier_graphs import INPUT, NODES, asking_after, chain, nested
 from tests.tier_ground import COMBINATIONS, Ground, WatchedTier, open_ground, open_tier
-
-NODES = ("first", "second", "third", "fourth")
-
-
-class State(TypedDict):
-    told: Annotated[list[str], operator.add]
-    order: dict[str, Any]
-
-
-def chain(saver: BaseCheckpointSaver[Any], act: Any = lambda _: None) -> Any:
-    """Nodes one after another, each of which acts and tells its name."""
-    builder = StateGraph(State)
-    for name in NODES:
-
-        def node(state: State, name: str = name) -> Any:
-            act(name)
-            return {"told": [name]}
-
-        builder.add_node(name, node)
-    for left, right in zip((START, *NODES[:-1]), NODES, strict=True):
-        builder.add_edge(left, right)
-    return builder.compile(checkpointer=saver)
-
-
-INPUT = {"told": ["input"], "order": {"items": [1, 2], "to": "me"}}
 
 
 @pytest.fixture(params=COMBINATIONS, ids=" over ".join)
@@ -174,44 +146,6 @@ async def test_what_users_keep_is_not_in_the_error(watched: Ground) -> None:
 # --- subgraphs ----------------------------------------------------------------------------
 
 
-class Inner(TypedDict):
-    told: Annotated[list[str], operator.add]
-    name: str
-
-
-def nested(saver: BaseCheckpointSaver[Any], act: Any = lambda *_: None, keeps: Any = None) -> Any:
-    """Two children at once, of two steps each; then a last step."""
-    child = StateGraph(Inner)
-
-    def pay(state: Inner) -> Any:
-        act("pay", state["name"])
-        return {"told": [f"paid {state['name']}"]}
-
-    def book(state: Inner) -> Any:
-        act("book", state["name"])
-        return {"told": [f"booked {state['name']}"]}
-
-    child.add_node(pay)
-    child.add_node(book)
-    child.add_edge(START, "pay")
-    child.add_edge("pay", "book")
-    builder = StateGraph(State)
-    builder.add_node("child", child.compile(checkpointer=keeps))
-
-    def last(state: State) -> Any:
-        act("last", "")
-        return {"told": ["last"]}
-
-    def fan(state: State) -> Any:
-        many = ("a",) if keeps else ("a", "b")
-        return [Send("child", {"told": [], "name": name}) for name in many]
-
-    builder.add_node(last)
-    builder.add_conditional_edges(START, fan, ["child"])
-    builder.add_edge("child", "last")
-    return builder.compile(checkpointer=saver)
-
-
 async def test_a_commit_in_a_subgraph_brings_it_and_what_it_hangs_on(ground: Ground) -> None:
     seen: dict[str, Any] = {}
     loop = asyncio.get_running_loop()
@@ -258,37 +192,6 @@ async def test_a_subgraph_that_keeps_its_state_goes_along(watched: Ground) -> No
 
 
 # --- when no checkpoint comes behind it --------------------------------------------------
-
-
-def asking(saver: BaseCheckpointSaver[Any], act: Any = lambda: None) -> Any:
-    """A step that commits, and beside it one that asks."""
-    builder = StateGraph(State)
-
-    def pay(state: State) -> Any:
-        act()
-        return {"told": ["paid"]}
-
-    def ask(state: State) -> Any:
-        return {"told": [interrupt("sure?")]}
-
-    builder.add_node(pay)
-    builder.add_node(ask)
-    builder.add_edge(START, "pay")
-    builder.add_edge("pay", "ask")
-    return builder.compile(checkpointer=saver)
-
-
-def asking_after(saver: BaseCheckpointSaver[Any], act: Any = lambda: None) -> Any:
-    """One step that commits, and then asks."""
-    builder = StateGraph(State)
-
-    def pay(state: State) -> Any:
-        act()
-        return {"told": [interrupt("sure?")]}
-
-    builder.add_node(pay)
-    builder.add_edge(START, "pay")
-    return builder.compile(checkpointer=saver)
 
 
 async def test_an_interrupt_behind_a_commit_is_in_the_tier(ground: Ground) -> None:

@@ -166,7 +166,12 @@ class Ground:
 
     def lose_state(self) -> None:
         """Let the server lose the thread's state, and keep the index."""
-        self.valkey.command("DEL", thread_keys(self.saver.settings.key_prefix, self.thread).state)
+        self.valkey.command("DEL", self.state)
+
+    @property
+    def state(self) -> bytes:
+        """The key of the thread's state on the server."""
+        return thread_keys(self.saver.settings.key_prefix, self.thread).state
 
     async def there(self, namespace: str = "", checkpoint_id: str = "") -> CheckpointTuple | None:
         """A checkpoint in the tier, its head if no id is given."""
