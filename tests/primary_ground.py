@@ -76,12 +76,9 @@ class Ground(ABC):
     def adding(
         self, amount: int, result: Any = None, meanwhile: Callable[[], Any] = lambda: None
     ) -> Callable[..., Any]:
-        """A function for a commit.
+        """A function for a commit: it adds to the balance and returns the result.
 
-        Args:
-            amount: What it adds to the balance.
-            result: What it returns.
-            meanwhile: Called in between; on the async face it may return an awaitable.
+        In between it calls `meanwhile`, which may return an awaitable on the async face.
         """
 
     @abstractmethod
@@ -203,6 +200,13 @@ class Postgres:
         with psycopg.connect(self.url, autocommit=True) as connection:
             connection.execute(f"CREATE DATABASE {name}".encode())
         return str(self._server.get_uri(database=name))
+
+    def url_of_new_schema(self) -> str:
+        """Make a schema, which is much less than a database; its URL."""
+        name = new_name()
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            connection.execute(f"CREATE SCHEMA {name}".encode())
+        return f"{self.url}&options=-csearch_path%3D{name}"
 
     def stop(self) -> None:
         """End it at once, with all that it has under way."""
@@ -340,7 +344,7 @@ def sql_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/primary.db"
     server: Postgres = request.getfixturevalue("postgres")
-    return server.url_of_new_database()
+    return server.url_of_new_schema()
 
 
 @pytest.fixture

@@ -142,7 +142,7 @@ def store(
     """A store with a balance, and its URL."""
     url = f"sqlite:///{tmp_path}/primary.db"
     if request.param == "postgresql":
-        url = postgres.url_of_new_database()
+        url = postgres.url_of_new_schema()
     made = SqlStore(url)
     finish(made.blocking.setup())
     with made.engine.begin() as connection:

@@ -179,7 +179,7 @@ for url in sys.argv[1:]:
 
 
 def test_a_forked_process_opens_connections_of_its_own(postgres: Postgres, tmp_path: Path) -> None:
-    urls = [postgres.url_of_new_database(), f"sqlite:///{tmp_path}/primary.db"]
+    urls = [postgres.url_of_new_schema(), f"sqlite:///{tmp_path}/primary.db"]
     command = [sys.executable, "-W", "error", "-c", FORKED, *urls]
     ended = subprocess.run(
         command, cwd=Path(__file__).parents[1], capture_output=True, text=True, timeout=60
