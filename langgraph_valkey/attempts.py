@@ -39,6 +39,7 @@ from langgraph_valkey.operations import ANYONE
 from langgraph_valkey.owner import Owner
 from langgraph_valkey.primary.records import Fence, Outcome, Run, RunEnd
 from langgraph_valkey.rerun import checkpoint_id_of, run_id_of
+from langgraph_valkey.rewinds import Rewinds
 from langgraph_valkey.settling import Settling
 from langgraph_valkey.turns import config_of
 
@@ -59,6 +60,7 @@ class Parts(NamedTuple):
     owner: Owner
     graphs: Graphs
     settling: Settling
+    rewinds: Rewinds
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,6 +218,8 @@ async def _give_up(parts: Parts, face: Face, attempt: Attempt, error: BaseExcept
         return
     end = end_by(attempt, error)
     is_told = await let_go(parts, face, run.fence, end)
+    if end is None and isinstance(error, Exception):
+        parts.rewinds.left()
     if end is None or not is_told:
         error.add_note(
             f"run {run.run_id!r} of thread {run.thread_id!r} is recorded, and recover() will bring "

@@ -6,7 +6,8 @@ last sign of life has run out.
 
 So does any recovery that had to leave something: a run whose owner was still believed
 to live (this program before it was started anew, say), one that raised, or all of them
-since the registry was away. It is done again, after pauses that grow.
+since the registry was away. It is done again, after pauses that grow. And so does a run
+that is cut off here by an outage.
 """
 
 from __future__ import annotations
@@ -67,6 +68,11 @@ class Rewinds:
             self._again_s = time.monotonic() + self._pause_s if is_left else float("inf")
             longer_s = min(2 * self._pause_s, PAUSE_MOST_S)
             self._pause_s = longer_s if is_left else AGAIN * self._alive_s
+
+    def left(self) -> None:
+        """A run was cut off here by an outage."""
+        with self._lock:
+            self._again_s = min(self._again_s, time.monotonic() + self._pause_s)
 
     def begin(self) -> bool:
         """Whether a recovery is due; then it is under way until `end`."""

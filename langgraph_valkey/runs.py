@@ -96,13 +96,13 @@ class Runs:
             settings.key_prefix,
             is_watched=settings.replay,
         )
-        self._parts = Parts(Owner(owner_alive_s), Graphs(saver), settling)
+        self._rewinds = Rewinds(owner_alive_s)
+        self._parts = Parts(Owner(owner_alive_s), Graphs(saver), settling, self._rewinds)
         self._given: dict[str, Known] = {}  # To `recover`.
         self._home = HomeLoop()
         self._blocking: Face = BlockingFace(saver, store, self._home)
         self._loops: Face = LoopFace(saver, store)
         self._keeper = Keeper(self, owner_alive_s / BEATS)
-        self._rewinds = Rewinds(owner_alive_s)
 
     def register(
         self,
@@ -328,7 +328,7 @@ class Runs:
         """One round of the keeper."""
         finish(self._parts.owner.live(self._blocking.primary))
         if finish(self._parts.owner.tell(self._blocking.primary)):
-            self._rewinds.looked(is_left=True)  # Somebody has to bring them to their end.
+            self._rewinds.left()
         if finish(self._parts.settling.settle(self._blocking)):
             self._rewinds.lost()
         is_able = self._recover_on_rewind and (len(self._parts.graphs) or self._given)

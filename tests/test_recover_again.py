@@ -101,6 +101,16 @@ async def test_it_is_looked_again_where_something_raised(ground: Ground, trace: 
     assert values(other, graph) == DONE
 
 
+async def test_it_is_looked_again_after_an_outage(ground: Ground, trace: Trace) -> None:
+    party = ground.join(owner_alive_s=0.3)
+    graph = party.compiled(chain(trace))
+    trace.fail_at("b", Unreachable("no server"))
+    with pytest.raises(Unreachable):
+        await party.run(graph, IN, thread_id="t", run_id="r")
+    await until(lambda: party.known("r").state == "ended")
+    assert values(party, graph) == DONE
+
+
 async def test_a_recovery_that_failed_is_done_again(
     ground: Ground, trace: Trace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -214,11 +224,11 @@ async def test_a_run_behind_one_that_was_left_is_left_on_the_next_page_too(
 
 async def test_a_thread_is_busy_as_a_whole(ground: Ground, trace: Trace) -> None:
     """An older run of it is executed again elsewhere: the later one has to wait."""
-    before = ground.moment("t")
     writer = ground.join()
     graph = writer.compiled(chain(trace))
-    for run_id in ("r1", "r2"):
-        await writer.run(graph, IN, thread_id="t", run_id=run_id)
+    await writer.run(graph, IN, thread_id="t", run_id="r1")
+    before = ground.moment("t")
+    await writer.run(graph, IN, thread_id="t", run_id="r2")
     writer.fall_silent()
     ground.rewind(before)
     trace.taken()
