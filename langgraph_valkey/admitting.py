@@ -31,7 +31,7 @@ from langgraph_valkey.inputs import (
 from langgraph_valkey.orders import Order
 from langgraph_valkey.primary.records import Fence, NewRun, Run, RunEnd, Started
 from langgraph_valkey.redoing import BUSY, OLDER_MOST, Verdict, prepare, redo, stands
-from langgraph_valkey.rerun import Standing, checkpoint_id_of, resumes, standing_of
+from langgraph_valkey.rerun import Standing, checkpoint_id_of, resumes, run_id_of, standing_of
 from langgraph_valkey.turns import TURN_ID
 
 POLL_S = 0.1
@@ -274,6 +274,7 @@ def _recorded(
     config, options, left_out = kept(serde, order.config, order.options)
     about = About(
         base=checkpoint_id_of(found) if found is not None else "",
+        base_run=run_id_of(found) if found is not None else "",
         asked=open_questions(serde, found.pending_writes) if found is not None else {},
         stored=commands_stored(found.pending_writes) if found is not None else 0,
         input_sha256=digest(serde, order.given),

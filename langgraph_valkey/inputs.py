@@ -39,6 +39,7 @@ class About:
 
     Attributes:
         base: Id of the checkpoint that was the thread's head when it was started.
+        base_run: The run that had made that; "" if it names none.
         asked: The questions (interrupts) that were open then: id, and digest.
         stored: How many writes of commands stood on that checkpoint.
         input_sha256: Digest of the input before any encryption.
@@ -48,6 +49,7 @@ class About:
     """
 
     base: str = ""
+    base_run: str = ""
     asked: Mapping[str, str] = field(default_factory=dict)
     stored: int = 0
     input_sha256: str = ""

@@ -158,6 +158,8 @@ async def prepare(parts: Parts, face: Face, run: Run, known: Known | None) -> At
         )
     case = _Case(run, known, about, given)
     judged, _ = await _judge(face, case)
+    if judged.conflict and await _is_beside(parts, face, run):
+        return BUSY  # What it lacks may be made right now.
     if judged.conflict:
         return Verdict("conflict", judged.conflict)
     taken = await face.primary.claim_run(run.fence, parts.owner.id)
@@ -270,7 +272,18 @@ async def _judge(face: Face, case: _Case) -> tuple[Plan, CheckpointTuple | None]
     head: Head | None = None
     if found is not None:
         head = head_of(found, case.known.serde, await _number_of(face, case.run, found))
-    return plan(case.run.run_id, case.run.number, case.about, case.given, head), found
+    built_on = await _built_on(face, case)
+    return plan(case.run.run_id, case.run.number, case.about, case.given, head, built_on), found
+
+
+async def _built_on(face: Face, case: _Case) -> int | None:
+    """Number of the run that made the checkpoint on which this one began; see `plan`."""
+    made_by = case.about.base_run
+    maker = await face.primary.run(made_by) if made_by else None
+    if maker is None or maker.thread_id != case.run.thread_id:
+        return None
+    # One that has failed is not executed again, and what it had left may be gone.
+    return 0 if maker.outcome in ("failed", "cancelled") else maker.number
 
 
 async def _number_of(face: Face, run: Run, found: CheckpointTuple) -> int | None:

@@ -7,8 +7,10 @@ the head is                  then
 ===========================  =====================================================
 a checkpoint of this run     it goes on from there, without an input: LangGraph
                              takes the same ``metadata.run_id`` for a resume
-the one the run began on,    it begins anew, with its input
-or an older one
+the one the run began on     it begins anew, with its input
+an older one                 so it does, if the runs between them have been executed
+                             again. An edit of the state, say, nobody can make again:
+                             a conflict
 of a later run, or of        the thread has gone on without it: a conflict, which
 nobody the registry knows    is told and left alone
 ===========================  =====================================================
@@ -48,6 +50,7 @@ _QUESTION_ID = re.compile(r"[0-9a-f]{32}")
 LATER_RUN = "its thread went on with a later run"
 UNKNOWN_HEAD = "its thread went on, and not by a run that is known here"
 GONE = "what it was to go on with is gone from its thread"
+NOT_MADE_AGAIN = "what it was built upon is gone from its thread, and nobody can make it again"
 OTHER_QUESTION = "the question that it answers was asked anew, and is another one now"
 """Why a run is not executed again."""
 
@@ -163,7 +166,9 @@ def standing_of(found: CheckpointTuple | None, serde: SerializerProtocol) -> Sta
     return Standing(checkpoint_id_of(found), asked)
 
 
-def plan(run_id: str, number: int, about: About, given: Any, head: Head | None) -> Plan:
+def plan(
+    run_id: str, number: int, about: About, given: Any, head: Head | None, built_on: int | None
+) -> Plan:
     """What to execute.
 
     Args:
@@ -172,6 +177,8 @@ def plan(run_id: str, number: int, about: About, given: Any, head: Head | None) 
         about: What was recorded of its beginning.
         given: Its input.
         head: The thread's head; None if the thread is not there.
+        built_on: Number of the run that made the checkpoint on which this one began; None
+            if that was nobody the registry knows, 0 if it need not be there.
     """
     if head is not None:
         if head.run_id == run_id:
@@ -180,6 +187,9 @@ def plan(run_id: str, number: int, about: About, given: Any, head: Head | None) 
             return Plan(conflict=LATER_RUN)
         if head.number is None and head.id > about.base:
             return Plan(conflict=UNKNOWN_HEAD)
+    has_base = not about.base or (head is not None and head.id == about.base)
+    if not has_base and (built_on is None or ((head and head.number) or 0) < built_on):
+        return Plan(conflict=NOT_MADE_AGAIN)
     if isinstance(given, Command):
         return _command(about, given, head)
     if given is None and head is None:

@@ -13,7 +13,7 @@ from langgraph.types import Command, interrupt
 
 from langgraph_valkey import attempts
 from langgraph_valkey.local import LocalValkey
-from langgraph_valkey.rerun import GONE, OTHER_QUESTION
+from langgraph_valkey.rerun import GONE, NOT_MADE_AGAIN, OTHER_QUESTION
 from tests.runs_ground import Chat, Died, Ground, Log, Party, Trace, chain
 
 IN = {"log": ["in"]}
@@ -239,16 +239,41 @@ async def test_an_answer_is_not_given_to_another_question(ground: Ground, trace:
     assert questions(graph) == ["pay 1000?"]
 
 
-async def test_going_on_needs_something_to_go_on_with(ground: Ground, trace: Trace) -> None:
+@pytest.mark.parametrize(("by", "why"), [("nobody", NOT_MADE_AGAIN), ("one that failed", GONE)])
+async def test_going_on_needs_something_to_go_on_with(
+    ground: Ground, trace: Trace, by: str, why: str
+) -> None:
     before = ground.moment("t")
     writer = ground.join()
-    graph = writer.compiled(chain(trace), interrupt_before=["b"])
-    graph.invoke(IN, WHERE, durability="sync")  # Not by the registry.
+    graph = writer.compiled(chain(trace))
+    if by == "nobody":
+        graph.invoke(IN, WHERE, durability="sync", interrupt_before=["b"])
+    else:
+        trace.on["b"] = lambda: 1 / 0
+        with pytest.raises(ZeroDivisionError):
+            await writer.run(graph, IN, thread_id="t", run_id="failed")
+        trace.on.clear()
     await writer.run(graph, None, thread_id="t", run_id="r")
     ground.rewind(before)
     writer.fall_silent()
-    _, _, report = await recovered(ground, chain(trace), interrupt_before=["b"])
-    assert [(c.run_id, c.why) for c in report.conflicts] == [("r", GONE)]
+    _, _, report = await recovered(ground, chain(trace))
+    assert [(c.run_id, c.why) for c in report.conflicts] == [("r", why)]
+
+
+async def test_what_was_built_upon_an_edit_needs_the_edit(ground: Ground, trace: Trace) -> None:
+    """A person told the agent something; without it the turn would be another one."""
+    writer = ground.join()
+    graph = writer.compiled(chain(trace))
+    await writer.run(graph, IN, thread_id="t", run_id="r")
+    before = ground.moment("t")
+    graph.update_state(WHERE, {"log": ["never mail"]})
+    await writer.run(graph, IN, thread_id="t", run_id="r2")
+    ground.rewind(before)
+    writer.fall_silent()
+    trace.taken()
+    _, _, report = await recovered(ground, chain(trace))
+    assert [(c.run_id, c.why) for c in report.conflicts] == [("r2", NOT_MADE_AGAIN)]
+    assert trace.taken() == []
 
 
 @pytest.mark.parametrize("where", ["interrupt_before", "interrupt_after"])
