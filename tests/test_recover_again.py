@@ -10,17 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from langgraph.graph import START, StateGraph
-from langgraph.types import Command, interrupt
 
 from langgraph_valkey import attempts, home_loop, keeper, recover_runs
 from langgraph_valkey.errors import OutcomeUnknown, ReplayIncomplete, Unreachable
+from langgraph_valkey.faces import BlockingFace, LoopFace
 from langgraph_valkey.heads import sights
 from langgraph_valkey.link import finish
 from langgraph_valkey.local import LocalValkey
 from langgraph_valkey.redoing import BUSY, FINE, redo
 from tests.failover_ground import until
-from tests.runs_ground import Died, Ground, Log, Party, Trace, chain, dying
+from tests.runs_ground import Died, Ground, Party, Trace, chain, dying
 
 IN = {"log": ["in"]}
 DONE = {"log": ["in", "a", "b", "c"]}
@@ -49,17 +48,19 @@ async def test_what_stands_on_a_side_line_is_lost(ground: Ground, trace: Trace) 
     trace.on["b"] = lambda: heads.append(ground.head("t"))
     writer = ground.join()
     graph = writer.compiled(chain(trace))
-    await writer.run(graph, IN, thread_id="t", run_id="r")
+    for run_id in ("r1", "r2"):
+        await writer.run(graph, IN, thread_id="t", run_id=run_id)
     writer.fall_silent()
     ground.set_head("t", heads[0])
     trace.taken()
     face = writer.runs._blocking
-    assert finish(sights(face.core, face.link, [writer.known("r")])) == {}
+    assert finish(sights(face.core, face.link, [writer.known("r1"), writer.known("r2")])) == {}
     other = ground.join()
     graph = other.compiled(chain(trace))
-    assert (await other.recover(graph)).rerun == ("r",)
-    assert trace.taken() == ["c"]  # What b wrote is there.
-    assert values(other, graph) == DONE
+    # The second one's last checkpoint is older than what the first one makes anew.
+    assert (await other.recover(graph)).rerun == ("r1", "r2")
+    assert trace.taken() == ["c", "a", "b", "c"]  # What b wrote is there.
+    assert values(other, graph) == {"log": DONE["log"] * 2}
 
 
 async def test_a_thread_that_was_edited_is_whole(ground: Ground, trace: Trace) -> None:
@@ -267,24 +268,22 @@ async def test_a_run_that_has_ended_since_is_not_executed_again(
 
 
 async def test_a_run_whose_base_is_lost_under_it_has_not_ended(
-    ground: Ground, trace: Trace
+    ground: Ground, trace: Trace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A failover comes while it is executed, and it has made no checkpoint of its own."""
-
-    def ask(state: Log) -> Any:
-        trace.enter("ask")
-        return {"log": [interrupt("first"), interrupt("second")]}
-
-    builder = StateGraph(Log).add_node(ask).add_edge(START, "ask")
     party = ground.join()
-    graph = party.compiled(builder)
-    await party.run(party.compiled(chain(trace)), IN, thread_id="t", run_id="r1")
+    graph = party.compiled(chain(trace), interrupt_before=["b"])
+    await party.run(graph, IN, thread_id="t", run_id="r1")
     before = ground.moment("t")
-    party.runs.register(graph, "asking")
-    await party.run(graph, IN, thread_id="t", run_id="r2")
-    trace.on["ask"] = lambda: ground.rewind(before)
+    await party.run(graph, None, thread_id="t", run_id="r2")
+
+    async def idle(*_: Any) -> None:
+        ground.rewind(before)
+
+    for face in (BlockingFace, LoopFace):
+        monkeypatch.setattr(face, "invoke", idle)
     with pytest.raises(ReplayIncomplete, match="lost what run 'r3' was to go on with"):
-        await party.run(graph, Command(resume="1"), thread_id="t", run_id="r3")
+        await party.run(graph, IN, thread_id="t", run_id="r3")
     assert (party.known("r3").state, party.known("r3").owner) == ("running", "")
 
 
