@@ -36,7 +36,7 @@ from langgraph.checkpoint.serde.types import INTERRUPT
 
 from langgraph_valkey import burials, joining, operations, upkeep
 from langgraph_valkey.acquaintance import Acquaintances, Crossings
-from langgraph_valkey.carrying import Cargo, Side, address, label_of, look
+from langgraph_valkey.carrying import Cargo, Side, address, has_deltas, label_of, look
 from langgraph_valkey.courier import Courier
 from langgraph_valkey.errors import ConfigurationError, CorruptState, ReplayIncomplete
 from langgraph_valkey.place import Place, place_of, place_of_thread
@@ -135,12 +135,17 @@ class Boundary:
         return False
 
     async def _came_back(self, side: Side, place: Place) -> bool:
-        """Whether what a refused write hangs on was lost, and is there again."""
+        """Whether what a refused write hangs on was lost, and is there again.
+
+        Delta channels are rebuilt from what was written beside it, too, which may be lost
+        still: then the run has to be gone on with from what is there.
+        """
         self._known.forget(place.thread)
         if side.tier is None:
             return False
         await self._join(side, place)
-        return await look(side, place) is not None
+        cargo = await look(side, place)
+        return cargo is not None and not has_deltas(cargo.found)
 
     # --- reading ---------------------------------------------------------------
 

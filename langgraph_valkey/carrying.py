@@ -26,6 +26,7 @@ from langgraph.checkpoint.base import (
     CheckpointMetadata,
     CheckpointTuple,
 )
+from langgraph.checkpoint.serde.types import _DeltaSnapshot
 
 from langgraph_valkey import listing, loading, operations
 from langgraph_valkey.checkpoints import Checkpoints
@@ -209,6 +210,13 @@ def leaning(found: CheckpointTuple) -> set[str]:
     counted = found.metadata.get("counters_since_delta_snapshot") or ()
     versions, values = found.checkpoint["channel_versions"], found.checkpoint["channel_values"]
     return {name for name in counted if name in versions and name not in values}
+
+
+def has_deltas(found: CheckpointTuple) -> bool:
+    """Whether a checkpoint has delta channels, stored with it or rebuilt."""
+    counted = found.metadata.get("counters_since_delta_snapshot")
+    values = found.checkpoint["channel_values"].values()
+    return bool(counted) or any(isinstance(value, _DeltaSnapshot) for value in values)
 
 
 async def line_here(side: Side, place: Place, cargo: Cargo, sent: str) -> list[Cargo]:

@@ -80,10 +80,12 @@ class TierFace:
     ) -> None:
         """See `BaseCheckpointSaver.put`.
 
-        All channel versions are given as new: PostgresSaver stores no other values, and
-        nobody knows which ones it has.
+        The versions of all channels with a value are given as new: PostgresSaver stores no
+        other values, and nobody knows which ones it has. Those of channels without one are
+        not: InMemorySaver takes them for emptied, also where an ancestor has the value.
         """
-        versions = dict(checkpoint["channel_versions"])
+        values = checkpoint["channel_values"]
+        versions = {k: v for k, v in checkpoint["channel_versions"].items() if k in values}
         what = "take a checkpoint, which the Valkey server has"
         await self._ask(what, "put", config, checkpoint, metadata, versions)
 

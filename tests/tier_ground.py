@@ -180,6 +180,10 @@ class Ground:
             where["checkpoint_id"] = checkpoint_id
         return await loop_face(self.tier).get_tuple({"configurable": where})
 
+    def at(self, found: CheckpointTuple) -> Any:
+        """The config of a checkpoint, for a graph."""
+        return {"configurable": {**self.where["configurable"], "checkpoint_id": ids([found])[0]}}
+
     async def stored(self) -> list[CheckpointTuple]:
         """All that the tier has of the thread, in all namespaces."""
         return await loop_face(self.tier).listed(self.where)
