@@ -47,8 +47,8 @@ def by_message(
 ) -> Any:
     """`WithReceipts` for graphs whose state has messages; nothing for others."""
     note = HumanMessage(_text(receipts), id=f"receipts-{run.run_id}")
+    placed = _placed(note, values.get(MESSAGES)) if _merges_by_id(graph) else None
     if given is None:
-        placed = _placed(note, values.get(MESSAGES)) if _merges_by_id(graph) else None
         return None if placed is None else {MESSAGES: placed}
     if not isinstance(given, dict) or MESSAGES not in given or MESSAGES not in graph.channels:
         return given
@@ -56,7 +56,10 @@ def by_message(
     at = 0
     while at < len(messages) and _is_result(messages[at]):
         at += 1  # Results of tools that the caller has run belong to who asked for them.
-    return {**given, MESSAGES: [*messages[:at], note, *messages[at:]]}
+    if at < len(messages):
+        return {**given, MESSAGES: [*messages[:at], note, *messages[at:]]}
+    # With nothing behind them the note goes before who asked, where it can be put there.
+    return given if placed is None else {**given, MESSAGES: [*placed, *messages]}
 
 
 def _is_result(message: Any) -> bool:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import operator
 import threading
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypedDict
 
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from langgraph.func import entrypoint
 from langgraph.graph import START, StateGraph
+from langgraph.graph.message import add_messages
 from langgraph.runtime import Runtime
 from langgraph.types import Command, interrupt
 
@@ -122,20 +124,52 @@ async def test_the_same_call_gets_the_question_again(ground: Ground) -> None:
 NOTE = [Receipt("charge", "1001", "done", replayed=True, committed_at=moment(0), payload_sha256="")]
 
 
-@pytest.mark.parametrize(
-    "result",
-    [ToolMessage("blue", tool_call_id="1"), ("tool", "blue"), {"role": "tool", "content": "blue"}],
-)
-def test_a_note_does_not_part_results_from_the_calls_they_answer(result: Any) -> None:
-    """The caller has run a tool itself, and gives its result: no provider takes another order."""
-    builder: Any = StateGraph(Chat)
+RESULTS = [
+    ToolMessage("blue", tool_call_id="1"),
+    ("tool", "blue"),
+    {"role": "tool", "content": "blue", "tool_call_id": "1"},
+]
+
+
+def chat(state: type) -> Any:
+    builder: Any = StateGraph(state)
     builder.add_node("answer", lambda _: {"messages": [AIMessage("so")]})
     builder.add_edge(START, "answer")
+    return builder.compile()
+
+
+@pytest.mark.parametrize("result", RESULTS)
+def test_a_note_does_not_part_results_from_the_calls_they_answer(result: Any) -> None:
+    """The caller has run a tool itself, and gives its result: no provider takes another order."""
     given = {"messages": [result, HumanMessage("go on")]}
-    told = by_message(builder.compile(), RUN, given, NOTE, {})["messages"]
+    told = by_message(chat(Chat), RUN, given, NOTE, {})["messages"]
     assert told[0] == result
     assert told[1].id == "receipts-run"
     assert told[2] == given["messages"][1]
+
+
+@pytest.mark.parametrize("result", [RESULTS[0], RESULTS[2]])
+def test_a_note_is_not_last_behind_results_alone(result: Any) -> None:
+    """A graph goes by its last message: behind a note it would ask its tool again."""
+    call = {"name": "pick", "args": {}, "id": "1"}
+    before: Any = [HumanMessage("hi", id="a"), AIMessage("", id="b", tool_calls=[call])]
+    values = {"messages": before}
+    for _ in range(2):  # However often it is told.
+        told = by_message(chat(Chat), RUN, {"messages": [result]}, NOTE, values)
+        values = {"messages": add_messages(before, told["messages"])}
+        assert [each.type for each in values["messages"]] == ["human", "human", "ai", "tool"]
+        assert values["messages"][1].id == "receipts-run"
+        before = values["messages"][:-1]
+
+
+def test_a_note_that_has_no_place_is_left_out() -> None:
+    """Where messages are not merged by their ids, nothing can be put between them."""
+
+    class Plain(TypedDict):
+        messages: Annotated[list[Any], operator.add]
+
+    given = {"messages": [RESULTS[0]]}
+    assert by_message(chat(Plain), RUN, given, NOTE, {"messages": []}) == given
 
 
 async def test_a_thread_that_is_rewound_under_a_run_is_not_gone_on_with(ground: Ground) -> None:
