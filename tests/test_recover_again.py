@@ -63,6 +63,7 @@ async def test_what_stands_on_a_side_line_is_lost(ground: Ground, trace: Trace) 
     assert values(other, graph) == {"log": DONE["log"] * 2}
 
 
+@pytest.mark.parametrize("kind", ["sync"])
 async def test_a_thread_that_was_edited_is_whole(ground: Ground, trace: Trace) -> None:
     writer = ground.join()
     graph = writer.compiled(chain(trace))
@@ -74,14 +75,15 @@ async def test_a_thread_that_was_edited_is_whole(ground: Ground, trace: Trace) -
     assert (await other.recover(other.compiled(chain(trace)))).fine == ("r",)
 
 
+@pytest.mark.parametrize("kind", ["sync"])
 async def test_it_is_looked_again_while_an_owner_may_live(ground: Ground, trace: Trace) -> None:
     """The process was killed, and started anew at once: it still counts as alive."""
     trace.die_at("b")
-    before = ground.join(owner_alive_s=0.6)
+    before = ground.join(owner_alive_s=0.5)
     with dying(), pytest.raises(Died):
         await before.run(before.compiled(chain(trace)), IN, thread_id="t", run_id="r")
     before.runs._keeper.stop()
-    other = ground.join(owner_alive_s=0.6)
+    other = ground.join(owner_alive_s=0.3)
     graph = other.compiled(chain(trace))
     assert (await other.recover(graph)).busy == ("r",)
     await until(lambda: other.known("r").state == "ended")
@@ -89,6 +91,7 @@ async def test_it_is_looked_again_while_an_owner_may_live(ground: Ground, trace:
     assert trace.taken() == ["a", "b", "b", "c"]
 
 
+@pytest.mark.parametrize("kind", ["sync"])
 async def test_it_is_looked_again_where_something_raised(ground: Ground, trace: Trace) -> None:
     trace.die_at("b")
     writer = ground.join()
@@ -102,6 +105,7 @@ async def test_it_is_looked_again_where_something_raised(ground: Ground, trace: 
     assert values(other, graph) == DONE
 
 
+@pytest.mark.parametrize("kind", ["sync"])
 async def test_it_is_looked_again_after_an_outage(ground: Ground, trace: Trace) -> None:
     party = ground.join(owner_alive_s=0.3)
     graph = party.compiled(chain(trace))
@@ -112,6 +116,7 @@ async def test_it_is_looked_again_after_an_outage(ground: Ground, trace: Trace) 
     assert values(party, graph) == DONE
 
 
+@pytest.mark.parametrize("kind", ["sync"])
 async def test_a_recovery_that_failed_is_done_again(
     ground: Ground, trace: Trace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -204,6 +209,7 @@ async def test_what_raises_while_it_is_judged_ends_no_recovery(
         await other.run(graph, IN, thread_id="t")
 
 
+@pytest.mark.parametrize("kind", ["sync"])
 async def test_a_run_behind_one_that_was_left_is_left_on_the_next_page_too(
     ground: Ground, trace: Trace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -334,6 +340,7 @@ def test_a_loop_that_ends_or_does_not_answer_cuts_runs_off(monkeypatch: pytest.M
     assert isinstance(hanging[0].exception(), ReplayIncomplete)
 
 
+@pytest.mark.parametrize("kind", ["sync"])
 async def test_who_leaves_keeps_what_it_executes(ground: Ground, trace: Trace) -> None:
     going, goes_on = threading.Event(), threading.Event()
 

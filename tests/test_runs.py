@@ -315,10 +315,10 @@ async def test_what_cannot_be_honoured_is_refused(ground: Ground, trace: Trace) 
 
 @pytest.mark.parametrize("kind", ["sync"])
 async def test_a_process_says_that_it_lives(ground: Ground, trace: Trace) -> None:
-    party = ground.join(owner_alive_s=1.5)
+    party = ground.join(owner_alive_s=1.0)
     await party.run(party.compiled(chain(trace)), IN, thread_id="t", run_id="r")
     began_s = time.monotonic()
-    while time.monotonic() - began_s < 2.5:
+    while time.monotonic() - began_s < 1.3:
         assert party.known("r").owner_alive
         await asyncio.sleep(0.1)
     await party.runs.aclose(0.0)
