@@ -189,6 +189,36 @@ async def test_a_start_that_may_have_been_recorded_is_given_free(
     assert finish(party.runs._parts.owner.tell(ground.store.blocking)) == 0
 
 
+@pytest.mark.parametrize("kind", ["sync"])
+async def test_only_what_is_its_own_and_over_is_told(
+    ground: Ground, trace: Trace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    party, other = ground.join(), ground.join()
+    owner, primary = party.runs._parts.owner, ground.store.blocking
+    graph = party.compiled(chain(trace))
+    with monkeypatch.context() as patched:
+
+        async def away(*_: Any) -> None:
+            raise Unreachable("away")
+
+        patched.setattr(type(primary), "start_run", away)
+        with pytest.raises(Unreachable):
+            await party.run(graph, IN, thread_id="t", run_id="r")
+    told: list[int] = []
+    trace.on["b"] = lambda: told.append(finish(owner.tell(primary)))
+    assert await party.run(graph, IN, thread_id="t", run_id="r") == DONE
+    assert [*told, finish(owner.tell(primary))] == [0, 0]  # It was not recorded, and then was.
+    assert party.known("r").owner == owner.id
+    await other.run(other.compiled(chain(trace)), IN, thread_id="u", run_id="other's")
+    for run_id in ("r", "other's"):
+        owner.tell_later(party.known(run_id).fence, None)
+    assert owner.begin("r")
+    assert finish(owner.tell(primary)) == 0  # It is executed again already.
+    owner.end("r")
+    assert finish(owner.tell(primary)) == 1
+    assert party.known("other's").owner == other.runs.health().owner
+
+
 async def test_what_raises_while_it_is_judged_ends_no_recovery(
     ground: Ground, trace: Trace
 ) -> None:
