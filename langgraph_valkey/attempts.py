@@ -183,9 +183,16 @@ async def record_end(
 ) -> None:
     """Record the end of an attempt, with the thread's head; and see to it that it is settled.
 
+    If its turn has committed anything, that head goes to the tier as well.
+
     Raises:
         RunTakenOver: It is not the last attempt any more.
+        Unreachable: The tier does not take the head; the run has not ended then.
     """
+    if face.has_tier and await face.primary.receipts(run.thread_id, run.turn_id):
+        # It has what came next after a commit: a thread that is put back from there would
+        # stand amid a turn of which everybody was told that it had ended.
+        await face.carry(run.thread_id)
     head = checkpoint_id_of(found) if found is not None else ""
     end = RunEnd(outcome, head, len((found and found.pending_writes) or ()))
     if not await face.primary.end_run(run.fence, end):

@@ -62,6 +62,11 @@ class Face(Protocol):
         """See `BaseCheckpointSaver.put_writes`."""
         ...
 
+    @property
+    def has_tier(self) -> bool:
+        """Whether there is a tier behind the saver."""
+        ...
+
     def crossed(self, thread_id: str) -> None:
         """See `TieredSaver.crossed`."""
         ...
@@ -127,6 +132,11 @@ class BlockingFace:
     ) -> None:
         """See `Face`."""
         self._saver.put_writes(config, writes, task_id)
+
+    @property
+    def has_tier(self) -> bool:
+        """See `Face`."""
+        return _has_tier(self._saver)
 
     def crossed(self, thread_id: str) -> None:
         """See `Face`."""
@@ -203,6 +213,11 @@ class LoopFace:
         """See `Face`."""
         await self._saver.aput_writes(config, writes, task_id)
 
+    @property
+    def has_tier(self) -> bool:
+        """See `Face`."""
+        return _has_tier(self._saver)
+
     def crossed(self, thread_id: str) -> None:
         """See `Face`."""
         _crossed(self._saver, thread_id)
@@ -253,6 +268,10 @@ class LoopFace:
             for at in range(len(jobs)):
                 tasks.start_soon(work, at)
         return [done[at] for at in range(len(jobs))]
+
+
+def _has_tier(saver: ValkeySaver) -> bool:
+    return isinstance(saver, TieredSaver) and saver.has_tier
 
 
 def _crossed(saver: ValkeySaver, thread_id: str) -> None:

@@ -249,8 +249,6 @@ async def _taken_over(parts: Parts, face: Face, case: _Case) -> Attempt | Verdic
     if judged.midway and found is not None and judged.input is None:
         outcome = await at_rest(face, case.known, run, options, found)
         if outcome:
-            if receipts:
-                await face.carry(run.thread_id)
             found, sight = await look(face, run.thread_id)
             await record_end(parts, face, run, outcome, found, sight)
             return FINE

@@ -85,6 +85,11 @@ class TieredSaver(ValkeySaver):
         primary = self._store.loops if self._store is not None else None
         return Side(self._core, self._loops, self._tiers[1], primary)
 
+    @property
+    def has_tier(self) -> bool:
+        """Whether there is a tier."""
+        return self._tier is not None
+
     def check_face(self, face: FaceName) -> None:
         """Whether the tier can be used from a face; call it where that face will be used.
 
