@@ -158,6 +158,7 @@ def forked(work):
     child = os.fork()
     if not child:
         asyncio._set_running_loop(None)
+        assert store.engine.pool.checkedin() == 0, "the parent's connections"
         work()
         os._exit(0)
     assert os.waitpid(child, 0)[1] == 0

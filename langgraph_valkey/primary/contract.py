@@ -72,7 +72,8 @@ class Primary(Protocol):
 
         Raises:
             RunTakenOver: The fence does not hold: nothing was done.
-            ValueError: The result can't be JSON, or is too large: nothing was done.
+            TypeError, ValueError: The result can't be JSON, or is too large: nothing was
+                done.
             Exception: Whatever `fn` raised: nothing was done.
         """
         ...
