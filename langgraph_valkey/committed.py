@@ -37,11 +37,12 @@ from langchain_core.messages import BaseMessage
 from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import InjectedToolArg
 from langgraph.store.base import BaseStore
-from pydantic import BaseModel
-from pydantic_core import to_jsonable_python
+from pydantic import BaseModel, TypeAdapter
 
 from langgraph_valkey.commits import OnMismatch
 from langgraph_valkey.primary.records import Outgoing, Receipt, Scope
+
+_ANYTHING: TypeAdapter[Any] = TypeAdapter(Any)
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -266,5 +267,5 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(each) for each in value]
     if isinstance(value, _DATA) and not isinstance(value, BaseMessage):
-        return to_jsonable_python(value)
+        return _ANYTHING.dump_python(value, mode="json")
     return value

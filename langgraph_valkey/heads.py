@@ -39,15 +39,29 @@ class Ended(Protocol):
     """A run that has ended: its attributes are as of `Run`."""
 
     @property
-    def run_id(self) -> str: ...  # noqa: D102
+    def run_id(self) -> str:
+        """Its id."""
+        ...
+
     @property
-    def thread_id(self) -> str: ...  # noqa: D102
+    def thread_id(self) -> str:
+        """Its thread."""
+        ...
+
     @property
-    def number(self) -> int: ...  # noqa: D102
+    def number(self) -> int:
+        """Its number in the thread."""
+        ...
+
     @property
-    def head(self) -> str: ...  # noqa: D102
+    def head(self) -> str:
+        """The thread's last checkpoint when it had ended."""
+        ...
+
     @property
-    def writes(self) -> int: ...  # noqa: D102
+    def writes(self) -> int:
+        """How many pending writes stood on that."""
+        ...
 
 
 class Sight(NamedTuple):

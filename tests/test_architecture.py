@@ -20,6 +20,7 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("langgraph_valkey", "rag_cache")
@@ -291,7 +292,7 @@ def test_dependencies_are_those_that_are_imported() -> None:
         optional |= set(requirements(extra))
     declared, used = set(requirements()), set[str]()
     for name in third_party():
-        provided_by = set(providers[name]) & (declared | optional)
+        provided_by = set(map(canonicalize_name, providers[name])) & (declared | optional)
         assert provided_by, f"{name} is imported, but nothing that provides it is declared"
         used |= provided_by
     assert declared - used == set()
