@@ -31,8 +31,9 @@ class RunsReport:
         rerun: Runs that were executed again, to their end or an interrupt.
         conflicts: Runs that were lost, and whose thread went on without them. They are
             never touched, and reported each time until they are cancelled.
-        failed: Runs that raised (they count as ended: "failed"), and runs that can't be
-            executed again now (they are left; the next recovery tries them again).
+        failed: Runs that raised, or can't be executed again now. They are left, and the
+            next recovery tries them again; one that keeps raising has ended as "failed"
+            after some attempts.
         busy: Runs whose owner lives, or that another process got first.
         unknown_graphs: Runs of graphs that were not given.
         deleted: Runs whose thread was deleted for good since; they were cancelled.
