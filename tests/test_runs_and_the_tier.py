@@ -108,3 +108,25 @@ async def test_what_was_committed_reaches_the_tier_by_whoever_recovers(
     third = ground.join(tier=tier)
     state = third.compiled(chain(trace)).get_state(WHERE)
     assert (state.values, state.next) == (DONE, ())
+
+
+async def test_a_commit_is_not_forgotten_by_who_recovers_and_dies(
+    ground: Ground, trace: Trace, tier: FailingTier
+) -> None:
+    """It did not make the commit: it knows of it by the receipts."""
+    before = ground.moment("t")
+    party = ground.join(tier=tier)
+    commits(party, trace, "b")
+    tier.is_away = True
+    with pytest.raises(Unreachable):
+        await party.run(party.compiled(chain(trace, "abcd")), IN, thread_id="t", run_id="r")
+    party.fall_silent()
+    tier.is_away = False
+    trace.on.clear()
+    trace.die_at("d")
+    other = ground.join(tier=tier)
+    await other.dies_recovering(other.compiled(chain(trace, "abcd")))
+    ground.rewind(before)
+    third = ground.join(tier=tier)
+    state = third.compiled(chain(trace, "abcd")).get_state(WHERE)
+    assert (state.values, state.next) == (DONE, ("d",))
