@@ -165,9 +165,11 @@ class Runs:
             **options: Of ``graph.invoke``. The durability is "sync" always.
 
         Raises:
-            RunInProgress: A run of the thread is under way. Nothing was recorded.
+            RunInProgress: A run of the thread is under way. It says whether this one is
+                recorded.
             RunTakenOver: This process was taken for dead; another one goes on.
-            ReplayIncomplete: The thread had lost the turn that this one answers.
+            ReplayIncomplete: The thread had lost the turn that this one answers, or went on
+                before this one could begin: what it answers is not asked any more.
             ConfigurationError: The graph can't be executed by this object.
             ValueError: An argument can't be used; the run's id was used before.
             Unreachable, WriteRejected, OutcomeUnknown, StoreFull: An outage; where a note

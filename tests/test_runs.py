@@ -8,7 +8,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 
 from langgraph_valkey import ConfigurationError
 from langgraph_valkey.errors import (
+    CorruptState,
+    LanggraphValkeyError,
     RunInProgress,
     RunTakenOver,
     Unreachable,
@@ -204,14 +206,19 @@ async def test_a_cancelled_run_is_recovered(ground: Ground, trace: Trace) -> Non
     assert again.get_state(WHERE).values == DONE
 
 
-async def test_an_outage_gives_the_run_free(ground: Ground, trace: Trace) -> None:
+@pytest.mark.parametrize(
+    "trouble", [lambda: Unreachable("no"), lambda: CorruptState("torn", thread_id="t", key="k")]
+)
+async def test_an_outage_gives_the_run_free(
+    ground: Ground, trace: Trace, trouble: Callable[[], LanggraphValkeyError]
+) -> None:
     def fail() -> None:
-        raise Unreachable("no server")
+        raise trouble()
 
     trace.on["b"] = fail
     party = ground.join()
     graph = party.compiled(chain(trace))
-    with pytest.raises(Unreachable) as raised:
+    with pytest.raises(type(trouble())) as raised:
         await party.run(graph, IN, thread_id="t", run_id="r")
     assert "run 'r' of thread 't' is recorded" in raised.value.__notes__[-1]
     assert (party.known("r").state, party.known("r").owner) == ("running", "")
