@@ -26,13 +26,13 @@ from benchmarks.contenders import OURS
 from benchmarks.faces import FACES, FaceName, Opened
 from benchmarks.figures import Column, Figure, Goal
 from benchmarks.session import Session
-from langgraph_valkey.commits import commit
+from langgraph_valkey.commits.commit import commit
+from langgraph_valkey.commits.turns import Turn
 from langgraph_valkey.link import finish
 from langgraph_valkey.primary.contract import Primary
-from langgraph_valkey.primary.sql import SqlStore
-from langgraph_valkey.primary.sql_engines import Address
-from langgraph_valkey.runs import Runs
-from langgraph_valkey.turns import Turn
+from langgraph_valkey.runs.registry import Runs
+from langgraph_valkey.sql.engines import Address
+from langgraph_valkey.sql.store import SqlStore
 
 BARE = "the transaction alone"
 COMMIT, DUPLICATE = Goal(1.6, "floor"), Goal(0.6, "floor")

@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from langgraph_valkey.primary.records import Outgoing, Receipt
     from langgraph_valkey.saver import AsyncValkeySaver, ValkeySaver
     from langgraph_valkey.settings import Settings
-    from langgraph_valkey.tier_settings import TierSettings
-    from langgraph_valkey.tiers import StateTiers
+    from langgraph_valkey.tiers.settings import TierSettings
+    from langgraph_valkey.tiers.state_tiers import StateTiers
 
 __version__ = "0.1.0"
 
@@ -77,8 +77,8 @@ _HOMES = {
     "AsyncValkeySaver": "saver",
     "ValkeySaver": "saver",
     "Settings": "settings",
-    "StateTiers": "tiers",
-    "TierSettings": "tier_settings",
+    "StateTiers": "tiers.state_tiers",
+    "TierSettings": "tiers.settings",
     "Outgoing": "primary.records",
     "Receipt": "primary.records",
 } | dict.fromkeys(

@@ -36,8 +36,8 @@ from typing import Any
 
 from langgraph_valkey.errors import ConfigurationError, LanggraphValkeyError
 from langgraph_valkey.primary.records import Message, moment
-from langgraph_valkey.run_report import RunTrouble
-from langgraph_valkey.tiers import StateTiers
+from langgraph_valkey.runs.report import RunTrouble
+from langgraph_valkey.tiers.state_tiers import StateTiers
 
 OK, LOOK, FAILED = 0, 1, 2
 """Exit statuses."""

@@ -32,7 +32,7 @@ from moto.moto_server.werkzeug_app import (
 )
 from werkzeug.serving import make_server
 
-from langgraph_valkey.primary.dynamodb import DynamoStore
+from langgraph_valkey.dynamodb.store import DynamoStore
 
 REGION = "eu-west-1"
 

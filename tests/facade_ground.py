@@ -14,8 +14,8 @@ from sqlalchemy import text
 
 from langgraph_valkey.local import LocalValkey
 from langgraph_valkey.settings import Settings
-from langgraph_valkey.tier_settings import TierSettings
-from langgraph_valkey.tiers import StateTiers
+from langgraph_valkey.tiers.settings import TierSettings
+from langgraph_valkey.tiers.state_tiers import StateTiers
 from tests.failover_ground import new_prefix
 
 CHARGE = text("INSERT INTO charges VALUES (:order_id)")

@@ -8,13 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from langgraph_valkey.commits import commit
+from langgraph_valkey.commits.commit import commit
+from langgraph_valkey.commits.outbox import Outbox
+from langgraph_valkey.commits.turns import Turn
 from langgraph_valkey.link import finish
-from langgraph_valkey.outbox import Outbox
 from langgraph_valkey.primary.contract import PrimaryStore
 from langgraph_valkey.primary.opening import open_store
 from langgraph_valkey.primary.records import Message, Outgoing
-from langgraph_valkey.turns import Turn
 
 TOPIC = "invoice"
 SECRET = "4711-secret-body"

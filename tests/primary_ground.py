@@ -28,11 +28,11 @@ import pytest
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from langgraph_valkey.dynamodb.store import DynamoStore, Items
 from langgraph_valkey.link import finish
 from langgraph_valkey.primary.contract import Primary, PrimaryStore
-from langgraph_valkey.primary.dynamodb import DynamoStore, Items
 from langgraph_valkey.primary.records import CommitKey, CommitRequest, Fence, NewRun, Run
-from langgraph_valkey.primary.sql import SqlStore
+from langgraph_valkey.sql.store import SqlStore
 from tests.dynamo_ground import dynamo_server, made_up_client, new_store
 
 FACES = ("blocking", "loops")

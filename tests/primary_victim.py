@@ -18,7 +18,7 @@ from sqlalchemy import Connection, text
 
 from langgraph_valkey.link import finish
 from langgraph_valkey.primary.records import CommitKey, CommitRequest
-from langgraph_valkey.primary.sql import SqlStore
+from langgraph_valkey.sql.store import SqlStore
 
 
 def work(url: str, count: int) -> None:

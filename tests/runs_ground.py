@@ -22,19 +22,20 @@ from langgraph.graph import START, StateGraph
 from langgraph.graph.message import add_messages
 from sqlalchemy import insert, select
 
-from langgraph_valkey import ValkeySaver, attempts
-from langgraph_valkey.commits import commit
+from langgraph_valkey import ValkeySaver
+from langgraph_valkey.boundary.tiered_saver import TieredSaver
+from langgraph_valkey.commits.commit import commit
+from langgraph_valkey.commits.turns import turn_of
 from langgraph_valkey.keys import thread_keys
 from langgraph_valkey.link import finish
 from langgraph_valkey.local import LocalValkey
 from langgraph_valkey.primary.records import Receipt, Run, digest_of
-from langgraph_valkey.primary.sql import SqlStore
-from langgraph_valkey.primary.sql_schema import Tables
-from langgraph_valkey.run_report import RunsReport
-from langgraph_valkey.runs import Runs
+from langgraph_valkey.runs import attempts
+from langgraph_valkey.runs.registry import Runs
+from langgraph_valkey.runs.report import RunsReport
 from langgraph_valkey.settings import Settings
-from langgraph_valkey.tiered_saver import TieredSaver
-from langgraph_valkey.turns import turn_of
+from langgraph_valkey.sql.schema import Tables
+from langgraph_valkey.sql.store import SqlStore
 
 
 class Died(BaseException):

@@ -12,14 +12,15 @@ import pytest
 from langgraph.config import get_config
 from langgraph.types import Command
 
-from langgraph_valkey import ValkeySaver, acquaintance
-from langgraph_valkey.acquaintance import Crossings
-from langgraph_valkey.carrying import LABEL, beside
+from langgraph_valkey import ValkeySaver
+from langgraph_valkey.boundary import acquaintance
+from langgraph_valkey.boundary.acquaintance import Crossings
+from langgraph_valkey.boundary.carrying import LABEL, beside
+from langgraph_valkey.boundary.tiered_saver import TieredSaver
 from langgraph_valkey.errors import ThreadDeleted, Unreachable
 from langgraph_valkey.local import LocalValkey
 from langgraph_valkey.settings import Settings
 from langgraph_valkey.testing import MemoryLink
-from langgraph_valkey.tiered_saver import TieredSaver
 from tests.faces import checkpoint, config, metadata, numbered_id
 from tests.tier_graphs import INPUT, NODES, asking_after, chain, nested
 from tests.tier_ground import COMBINATIONS, Ground, WatchedTier, open_ground, open_tier

@@ -22,7 +22,7 @@ SECRET = "4711-secret-body"
 SHOP = """
 from tests.facade_ground import State, agent
 from langgraph.graph import START, StateGraph
-from langgraph_valkey.tiers import StateTiers
+from langgraph_valkey.tiers.state_tiers import StateTiers
 
 make_agent = agent  # A function of the tiers.
 

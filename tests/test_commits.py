@@ -11,12 +11,12 @@ from langchain_core.runnables import RunnableLambda
 from sqlalchemy import Connection, text
 
 from langgraph_valkey import CommitConflict, limits
-from langgraph_valkey.commits import commit
+from langgraph_valkey.commits.commit import commit
+from langgraph_valkey.commits.turns import Turn, config_of, turn_of
 from langgraph_valkey.link import finish
 from langgraph_valkey.primary.contract import Primary
 from langgraph_valkey.primary.records import Fence, Outgoing, Receipt, Run
-from langgraph_valkey.primary.sql import SqlStore
-from langgraph_valkey.turns import Turn, config_of, turn_of
+from langgraph_valkey.sql.store import SqlStore
 
 TURN = Turn("thread", "turn", None, "sync", "")
 NOWHERE = Turn("", "", None, "", "")

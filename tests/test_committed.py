@@ -23,7 +23,7 @@ from langgraph.store.base import BaseStore
 from langgraph.store.memory import InMemoryStore
 from pydantic import BaseModel
 
-from langgraph_valkey.committed import Committed
+from langgraph_valkey.commits.committed import Committed
 from langgraph_valkey.primary.records import Outgoing, Receipt
 
 

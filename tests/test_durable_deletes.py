@@ -12,14 +12,15 @@ from typing import Any
 
 import pytest
 
-from langgraph_valkey import ValkeySaver, burials
+from langgraph_valkey import ValkeySaver
+from langgraph_valkey.boundary import burials
+from langgraph_valkey.boundary.tiered_saver import TieredSaver
 from langgraph_valkey.errors import ConfigurationError, ThreadDeleted, Unreachable
 from langgraph_valkey.link import finish
 from langgraph_valkey.local import LocalCluster, LocalValkey
 from langgraph_valkey.primary.contract import PrimaryStore
-from langgraph_valkey.primary.sql import SqlStore
 from langgraph_valkey.settings import Settings
-from langgraph_valkey.tiered_saver import TieredSaver
+from langgraph_valkey.sql.store import SqlStore
 from tests.faces import checkpoint, config, metadata, numbered_id
 from tests.failover_ground import replace_killed, threads_in
 from tests.tier_graphs import INPUT, NODES, chain

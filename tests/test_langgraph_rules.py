@@ -12,8 +12,8 @@ from langgraph.checkpoint.serde.types import INTERRUPT, RESUME
 from langgraph.graph import START, StateGraph
 from langgraph.types import Command, interrupt
 
-from langgraph_valkey.inputs import NULL_TASK
-from langgraph_valkey.turns import ATTEMPT, TURN_ID
+from langgraph_valkey.commits.turns import ATTEMPT, TURN_ID
+from langgraph_valkey.runs.inputs import NULL_TASK
 
 WHERE: Any = {"configurable": {"thread_id": "t"}}
 IN = {"log": ["in"]}

@@ -7,16 +7,16 @@ from typing import Any
 
 import pytest
 
-from langgraph_valkey import locks
 from langgraph_valkey.errors import (
     LockUnavailable,
     OutcomeUnknown,
     Unreachable,
     WriteRejected,
 )
-from langgraph_valkey.locks import ClusterLeases, Lock, Way, hold_up
 from langgraph_valkey.operations.leases import lease
 from langgraph_valkey.testing import MemoryLink
+from langgraph_valkey.tiers import locks
+from langgraph_valkey.tiers.locks import ClusterLeases, Lock, Way, hold_up
 
 PREFIX = "locks"
 

@@ -9,11 +9,11 @@ from typing import Any
 import anyio
 import pytest
 
-from langgraph_valkey import locks
 from langgraph_valkey.errors import LockLost, LockUnavailable, Unreachable
-from langgraph_valkey.locks import ClusterLeases, Lock, Way, ways
 from langgraph_valkey.primary.records import Lease
 from langgraph_valkey.testing import MemoryLink
+from langgraph_valkey.tiers import locks
+from langgraph_valkey.tiers.locks import ClusterLeases, Lock, Way, ways
 
 
 class Hanging(ClusterLeases):

@@ -24,9 +24,9 @@ from langgraph_valkey.errors import (
 from langgraph_valkey.glide.link import BlockingLink, LoopLink
 from langgraph_valkey.link import finish
 from langgraph_valkey.local import LocalValkey
-from langgraph_valkey.locks import ClusterLeases, Lock, Way, ways
 from langgraph_valkey.primary.opening import open_store
 from langgraph_valkey.settings import Settings
+from langgraph_valkey.tiers.locks import ClusterLeases, Lock, Way, ways
 from tests.failover_ground import new_prefix
 
 Faces = tuple[Way, Way]
@@ -229,7 +229,7 @@ HOLDER = """
 import sys
 from langgraph_valkey.link import finish
 from langgraph_valkey.glide.link import BlockingLink
-from langgraph_valkey.locks import ClusterLeases, Lock, ways
+from langgraph_valkey.tiers.locks import ClusterLeases, Lock, ways
 from langgraph_valkey.settings import Settings
 
 leases = ClusterLeases(BlockingLink(Settings.from_url(sys.argv[1])), sys.argv[2])

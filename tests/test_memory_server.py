@@ -17,13 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from langgraph_valkey import (
-    ReplayIncomplete,
-    Settings,
-    ThreadDeleted,
-    ValkeySaver,
-    operations,
-)
+from langgraph_valkey import ReplayIncomplete, Settings, ThreadDeleted, ValkeySaver, operations
 from langgraph_valkey.glide.link import BlockingLink
 from langgraph_valkey.keys import thread_keys
 from langgraph_valkey.link import Call, Link, Reply, Script, finish

@@ -15,11 +15,11 @@ from sqlalchemy import insert, inspect, text
 
 from langgraph_valkey.errors import ConfigurationError
 from langgraph_valkey.link import finish
-from langgraph_valkey.primary import sql_migrations
 from langgraph_valkey.primary.records import RunEnd, digest_of
-from langgraph_valkey.primary.sql import SqlStore
-from langgraph_valkey.primary.sql_migrations import STEPS, bring_up
-from langgraph_valkey.primary.sql_schema import PREFIX, Tables
+from langgraph_valkey.sql import migrations as sql_migrations
+from langgraph_valkey.sql.migrations import STEPS, bring_up
+from langgraph_valkey.sql.schema import PREFIX, Tables
+from langgraph_valkey.sql.store import SqlStore
 from tests.primary_ground import (  # noqa: F401
     Postgres,
     asked,

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from langgraph_valkey import outbox as outbox_module
+from langgraph_valkey.commits import outbox as outbox_module
+from langgraph_valkey.commits.outbox import Drained
 from langgraph_valkey.link import finish
-from langgraph_valkey.outbox import Drained
 from langgraph_valkey.primary.records import Message
 from tests.outbox_ground import SECRET, TOPIC, Ground, failing, until
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from langgraph_valkey.outbox import Drained
+from langgraph_valkey.commits.outbox import Drained
 from langgraph_valkey.primary.records import Message
 from tests.outbox_ground import TOPIC, Ground, until
 

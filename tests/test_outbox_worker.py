@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
+from langgraph_valkey.commits.outbox import Outbox
 from langgraph_valkey.errors import Unreachable
-from langgraph_valkey.outbox import Outbox
 from langgraph_valkey.primary.records import Message
 from tests.outbox_ground import SECRET, TOPIC, Ground, failing, until
 

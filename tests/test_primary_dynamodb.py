@@ -17,14 +17,15 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError, ParamValidationError
 
+from langgraph_valkey.dynamodb import commits as dynamodb_commits
+from langgraph_valkey.dynamodb import runs as dynamodb_runs
+from langgraph_valkey.dynamodb.store import DynamoFace, DynamoStore, Items
 from langgraph_valkey.errors import (
     OutcomeUnknown,
     RunTakenOver,
     Unreachable,
 )
 from langgraph_valkey.link import finish
-from langgraph_valkey.primary import dynamodb_commits, dynamodb_runs
-from langgraph_valkey.primary.dynamodb import DynamoFace, DynamoStore, Items
 from langgraph_valkey.primary.records import (
     CommitKey,
     CommitRequest,

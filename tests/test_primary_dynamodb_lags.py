@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
+from langgraph_valkey.dynamodb.items import key_of, plain
+from langgraph_valkey.dynamodb.sizes import item_bytes
+from langgraph_valkey.dynamodb.store import DynamoFace, DynamoStore, Items
 from langgraph_valkey.link import finish
-from langgraph_valkey.primary.dynamodb import DynamoFace, DynamoStore, Items
-from langgraph_valkey.primary.dynamodb_items import key_of, plain
-from langgraph_valkey.primary.dynamodb_sizes import item_bytes
 from langgraph_valkey.primary.records import (
     CommitKey,
     CommitRequest,

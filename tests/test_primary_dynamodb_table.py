@@ -19,10 +19,10 @@ from boto3.session import Session
 from botocore.credentials import CredentialResolver
 from botocore.session import Session as BotocoreSession
 
+from langgraph_valkey.dynamodb.store import DynamoFace, DynamoStore, Items
 from langgraph_valkey.errors import ConfigurationError, OutcomeUnknown, Unreachable
 from langgraph_valkey.link import finish
 from langgraph_valkey.local.node import free_ports
-from langgraph_valkey.primary.dynamodb import DynamoFace, DynamoStore, Items
 from langgraph_valkey.primary.records import (
     CommitKey,
     CommitRequest,
@@ -223,7 +223,7 @@ def test_without_boto3(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_boto3_is_imported_only_when_used() -> None:
-    program = "import sys, langgraph_valkey.primary.dynamodb; sys.exit('boto3' in sys.modules)"
+    program = "import sys, langgraph_valkey.dynamodb.store; sys.exit('boto3' in sys.modules)"
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
 
 

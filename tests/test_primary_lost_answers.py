@@ -17,9 +17,9 @@ from sqlalchemy import text
 
 from langgraph_valkey.errors import OutcomeUnknown, Unreachable
 from langgraph_valkey.link import finish
-from langgraph_valkey.primary import sql_database
 from langgraph_valkey.primary.records import RunEnd
-from langgraph_valkey.primary.sql import SqlStore
+from langgraph_valkey.sql import database as sql_database
+from langgraph_valkey.sql.store import SqlStore
 from tests.postgres_wire import PostgresWire
 from tests.primary_ground import (  # noqa: F401
     FACES,

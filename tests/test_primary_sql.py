@@ -19,9 +19,9 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from langgraph_valkey.errors import ConfigurationError, StoreFull, Unreachable
 from langgraph_valkey.link import finish
-from langgraph_valkey.primary import sql_database
 from langgraph_valkey.primary.opening import open_store
-from langgraph_valkey.primary.sql import SqlStore
+from langgraph_valkey.sql import database as sql_database
+from langgraph_valkey.sql.store import SqlStore
 from tests.primary_ground import (  # noqa: F401
     Postgres,
     asked,
@@ -151,7 +151,7 @@ def test_several_loops_one_after_another_and_side_by_side(
 FORKED = """
 import asyncio, os, sys
 from langgraph_valkey.link import finish
-from langgraph_valkey.primary.sql import SqlStore
+from langgraph_valkey.sql.store import SqlStore
 from tests.primary_ground import asked
 
 def forked(work):

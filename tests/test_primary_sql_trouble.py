@@ -17,9 +17,11 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from langgraph_valkey.errors import ConfigurationError, OutcomeUnknown, Unreachable
 from langgraph_valkey.link import finish
-from langgraph_valkey.primary import sql_answers, sql_database, sql_engines
 from langgraph_valkey.primary.records import Purged, RunEnd
-from langgraph_valkey.primary.sql import SqlStore
+from langgraph_valkey.sql import answers as sql_answers
+from langgraph_valkey.sql import database as sql_database
+from langgraph_valkey.sql import engines as sql_engines
+from langgraph_valkey.sql.store import SqlStore
 from tests.postgres_wire import PostgresWire
 from tests.primary_ground import (  # noqa: F401
     FACES,

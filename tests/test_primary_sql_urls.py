@@ -11,8 +11,8 @@ from sqlalchemy.exc import OperationalError
 from langgraph_valkey.errors import ConfigurationError
 from langgraph_valkey.link import finish
 from langgraph_valkey.primary.opening import open_store
-from langgraph_valkey.primary.sql import SqlStore
-from langgraph_valkey.primary.sql_errors import Trouble, trouble_of
+from langgraph_valkey.sql.errors import Trouble, trouble_of
+from langgraph_valkey.sql.store import SqlStore
 
 
 @pytest.mark.parametrize(

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from langgraph_valkey import admitting, attempts, redoing
 from langgraph_valkey.errors import Unreachable
-from langgraph_valkey.heads import sights
 from langgraph_valkey.link import Call, finish
 from langgraph_valkey.local import LocalValkey
-from langgraph_valkey.rerun import LATER_RUN, UNKNOWN_HEAD
+from langgraph_valkey.runs import admitting, attempts, redoing
+from langgraph_valkey.runs.heads import sights
+from langgraph_valkey.runs.rerun import LATER_RUN, UNKNOWN_HEAD
 from tests.runs_ground import Died, Ground, Party, Trace, chain, dying
 
 IN = {"log": ["in"]}

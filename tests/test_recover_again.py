@@ -11,13 +11,14 @@ from typing import Any
 
 import pytest
 
-from langgraph_valkey import attempts, home_loop, keeper, recover_runs
 from langgraph_valkey.errors import OutcomeUnknown, ReplayIncomplete, Unreachable
-from langgraph_valkey.faces import BlockingFace, LoopFace
-from langgraph_valkey.heads import sights
 from langgraph_valkey.link import finish
 from langgraph_valkey.local import LocalValkey
-from langgraph_valkey.redoing import BUSY, FINE, redo
+from langgraph_valkey.runs import attempts, home_loop, keeper
+from langgraph_valkey.runs import recovering as recover_runs
+from langgraph_valkey.runs.faces import BlockingFace, LoopFace
+from langgraph_valkey.runs.heads import sights
+from langgraph_valkey.runs.redoing import BUSY, FINE, redo
 from tests.failover_ground import until
 from tests.runs_ground import Died, Ground, Party, Trace, chain, dying
 

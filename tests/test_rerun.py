@@ -11,9 +11,9 @@ from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from langgraph.graph import START, StateGraph
 from langgraph.types import Command, interrupt
 
-from langgraph_valkey import attempts
 from langgraph_valkey.local import LocalValkey
-from langgraph_valkey.rerun import GONE, NOT_MADE_AGAIN, OTHER_QUESTION
+from langgraph_valkey.runs import attempts
+from langgraph_valkey.runs.rerun import GONE, NOT_MADE_AGAIN, OTHER_QUESTION
 from tests.runs_ground import Chat, Died, Ground, Log, Party, Trace, chain
 
 IN = {"log": ["in"]}

@@ -8,15 +8,16 @@ from typing import Any
 import pytest
 from langgraph.checkpoint.memory import InMemorySaver
 
-from langgraph_valkey import ConfigurationError, Unreachable, ValkeySaver, roles
+from langgraph_valkey import ConfigurationError, Unreachable, ValkeySaver
 from langgraph_valkey.aws import ElastiCache
 from langgraph_valkey.glide.link import BlockingLink
 from langgraph_valkey.link import finish
 from langgraph_valkey.local import LocalValkey
-from langgraph_valkey.roles import Finding, durability_findings, durability_of
 from langgraph_valkey.settings import Settings
 from langgraph_valkey.testing import MemoryLink
-from langgraph_valkey.tier_settings import TierSettings
+from langgraph_valkey.tiers import roles
+from langgraph_valkey.tiers.roles import Finding, durability_findings, durability_of
+from langgraph_valkey.tiers.settings import TierSettings
 from tests.failover_ground import new_prefix
 
 MEMORYDB = "clustercfg.locks.abc123.memorydb.eu-central-1.amazonaws.com"

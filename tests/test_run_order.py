@@ -12,11 +12,12 @@ import pytest
 from langgraph.graph import START, StateGraph
 from langgraph.types import Command, interrupt
 
-from langgraph_valkey import ConfigurationError, admitting
+from langgraph_valkey import ConfigurationError
 from langgraph_valkey.errors import ReplayIncomplete, RunInProgress
 from langgraph_valkey.link import finish
 from langgraph_valkey.local import LocalValkey
 from langgraph_valkey.primary.records import NewRun, Started
+from langgraph_valkey.runs import admitting
 from tests.runs_ground import Died, Ground, Log, Trace, chain, dying
 
 IN = {"log": ["in"]}

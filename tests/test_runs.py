@@ -24,9 +24,9 @@ from langgraph_valkey.errors import (
     RunTakenOver,
     Unreachable,
 )
-from langgraph_valkey.inputs import load
 from langgraph_valkey.link import finish
 from langgraph_valkey.local import LocalValkey
+from langgraph_valkey.runs.inputs import load
 from tests.failover_ground import until
 from tests.runs_ground import Died, Ground, Party, Trace, chain, dying
 

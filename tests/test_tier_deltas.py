@@ -16,9 +16,9 @@ from langgraph.graph import START, StateGraph
 from langgraph.types import Send
 from typing_extensions import TypedDict
 
+from langgraph_valkey.boundary.tiered_saver import TieredSaver
 from langgraph_valkey.errors import ConfigurationError, CorruptState, ReplayIncomplete
 from langgraph_valkey.local import LocalValkey
-from langgraph_valkey.tiered_saver import TieredSaver
 from tests.tier_ground import COMBINATIONS, Ground, WatchedTier, open_ground, open_tier
 
 

@@ -13,9 +13,9 @@ from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
+from langgraph_valkey.boundary.faces import blocking_face, check_face, loop_face
 from langgraph_valkey.errors import ConfigurationError, Unreachable
 from langgraph_valkey.link import finish
-from langgraph_valkey.tier_faces import blocking_face, check_face, loop_face
 from tests.faces import checkpoint, config, metadata, numbered_id
 from tests.tier_ground import WatchedTier, open_tier
 

@@ -12,11 +12,11 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.types import Command
 
 from langgraph_valkey import ValkeySaver
-from langgraph_valkey.carrying import LABEL
+from langgraph_valkey.boundary.carrying import LABEL
+from langgraph_valkey.boundary.tiered_saver import TieredSaver
 from langgraph_valkey.errors import CorruptState, Unreachable
 from langgraph_valkey.local import LocalCluster, LocalValkey
 from langgraph_valkey.settings import Settings
-from langgraph_valkey.tiered_saver import TieredSaver
 from tests.faces import config
 from tests.failover_ground import replace_killed, threads_in
 from tests.tier_graphs import INPUT, NODES, chain, nested, working

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from langgraph_valkey.errors import ConfigurationError
 from langgraph_valkey.settings import ConnectionSettings, Settings
-from langgraph_valkey.tier_settings import PRIMARY, TierSettings
+from langgraph_valkey.tiers.settings import PRIMARY, TierSettings
 
 SECRET = "hunter2-5ecret"
 URL = "LANGGRAPH_VALKEY_URL"

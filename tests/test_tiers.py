@@ -17,7 +17,7 @@ from langgraph_valkey.link import finish
 from langgraph_valkey.local import LocalValkey
 from langgraph_valkey.primary.records import Message, Outgoing
 from langgraph_valkey.settings import Settings
-from langgraph_valkey.tiers import StateTiers
+from langgraph_valkey.tiers.state_tiers import StateTiers
 from tests.facade_ground import Ground, agent, charge
 from tests.failover_ground import new_prefix
 

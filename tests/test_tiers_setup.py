@@ -17,15 +17,16 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.checkpoint.memory import InMemorySaver
 
-from langgraph_valkey import ConfigurationError, Hooks, Unreachable, ValkeySaver, roles
+from langgraph_valkey import ConfigurationError, Hooks, Unreachable, ValkeySaver
 from langgraph_valkey.local import LocalValkey
 from langgraph_valkey.loss_window.report import RecoveryReport
-from langgraph_valkey.primary import sql_database
 from langgraph_valkey.primary.opening import open_store
 from langgraph_valkey.settings import Settings
+from langgraph_valkey.sql import database as sql_database
 from langgraph_valkey.testing import MemoryLink
-from langgraph_valkey.tier_settings import TierSettings
-from langgraph_valkey.tiers import StateTiers
+from langgraph_valkey.tiers import roles
+from langgraph_valkey.tiers.settings import TierSettings
+from langgraph_valkey.tiers.state_tiers import StateTiers
 from tests.facade_ground import Ground, agent, charge
 
 REWOUND = RecoveryReport("", 0, 0, 0, 0, (), ("t",), (), 0, 0.0)

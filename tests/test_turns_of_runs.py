@@ -20,7 +20,7 @@ from langgraph.types import Command, interrupt
 from langgraph_valkey import ConfigurationError, ReplayIncomplete
 from langgraph_valkey.local import LocalValkey
 from langgraph_valkey.primary.records import Receipt, moment
-from langgraph_valkey.receipts_note import by_message
+from langgraph_valkey.runs.receipts_note import by_message
 from tests.runs_ground import Chat, Ground, Log, Trace, chain
 from tests.test_commits import RUN
 

@@ -20,12 +20,12 @@ from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
 from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
+from langgraph_valkey.boundary.faces import loop_face
+from langgraph_valkey.boundary.tiered_saver import TieredSaver
 from langgraph_valkey.keys import thread_keys
 from langgraph_valkey.local import LocalValkey
 from langgraph_valkey.local.watchdog import watchdog
 from langgraph_valkey.settings import Settings
-from langgraph_valkey.tier_faces import loop_face
-from langgraph_valkey.tiered_saver import TieredSaver
 from tests.faces import Face
 from tests.failover_ground import face_of
 

@@ -34,7 +34,7 @@ def open_store(url: str, **options: Any) -> PrimaryStore:
 
 def _sql(url: str, options: dict[str, Any]) -> PrimaryStore:
     try:
-        from langgraph_valkey.primary.sql import SqlStore
+        from langgraph_valkey.sql.store import SqlStore
     except ImportError as failure:
         raise ConfigurationError(
             "a primary store on SQL needs SQLAlchemy: pip install 'langgraph-valkey[sql]', or "
@@ -45,7 +45,7 @@ def _sql(url: str, options: dict[str, Any]) -> PrimaryStore:
 
 def _dynamodb(url: str, options: dict[str, Any]) -> PrimaryStore:
     try:
-        from langgraph_valkey.primary.dynamodb import DynamoStore
+        from langgraph_valkey.dynamodb.store import DynamoStore
     except ImportError as failure:
         raise ConfigurationError(
             "a primary store on DynamoDB needs boto3: pip install 'langgraph-valkey[aws]'"

@@ -31,8 +31,8 @@ from langgraph.prebuilt import ToolNode
 from langgraph.types import Send, interrupt
 from typing_extensions import TypedDict
 
+from langgraph_valkey.commits.turns import turn_of
 from langgraph_valkey.primary.records import Fence, Receipt
-from langgraph_valkey.turns import turn_of
 from tests.double_fault.bank import Intent, atransfer, transfer
 from tests.double_fault.offer import Tiers
 from tests.double_fault.trace import Trace

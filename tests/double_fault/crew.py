@@ -163,8 +163,8 @@ def open_tiers(place: Place) -> Tiers:
     settings = Settings.from_url(place.url, durability="async", lag_bound_s=place.lag_bound_s)
     if place.control == "registry":
         return Plain(settings, place.primary)
-    from langgraph_valkey.tier_settings import TierSettings
-    from langgraph_valkey.tiers import StateTiers
+    from langgraph_valkey.tiers.settings import TierSettings
+    from langgraph_valkey.tiers.state_tiers import StateTiers
 
     told = TierSettings(
         transient=settings, primary=SecretStr(place.primary), owner_alive_s=place.owner_alive_s

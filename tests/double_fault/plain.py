@@ -35,9 +35,9 @@ from sqlalchemy import (
 )
 
 from langgraph_valkey import ValkeySaver
+from langgraph_valkey.commits.turns import TURN_ID, turn_of
 from langgraph_valkey.primary.records import Receipt
 from langgraph_valkey.settings import Settings
-from langgraph_valkey.turns import TURN_ID, turn_of
 from tests.double_fault.bank import engine_of
 
 _META = MetaData()

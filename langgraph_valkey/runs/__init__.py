@@ -1,0 +1,1 @@
+"""Runs: turns that are recorded before they begin, and brought to their end."""

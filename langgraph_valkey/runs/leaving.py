@@ -1,0 +1,53 @@
+"""Leaving the registry of runs in order.
+
+Who says that it leaves has its runs taken over at once. So what is executed is waited
+for; and where that takes too long, nothing is said, and the last sign of life runs out.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from langgraph_valkey.errors import LanggraphValkeyError
+from langgraph_valkey.link import finish
+from langgraph_valkey.runs.attempts import Parts
+from langgraph_valkey.runs.faces import Face
+
+_log = logging.getLogger("langgraph_valkey")
+
+DRAIN_PAUSE_S = 0.1
+"""Pause between two looks while runs are waited for, in seconds."""
+
+
+def leave(parts: Parts, face: Face, until_s: float) -> None:
+    """Wait until no run is executed here and all are settled; then say that this leaves.
+
+    Args:
+        parts: Those of this process.
+        face: The blocking one.
+        until_s: For how long to wait, by `time.monotonic`.
+    """
+    owner, primary = parts.owner, face.primary
+    try:
+        while time.monotonic() < until_s and _waits(parts):
+            if owner.active:
+                finish(owner.live(primary))
+            finish(parts.settling.settle(face))
+            if _waits(parts):
+                time.sleep(DRAIN_PAUSE_S)
+        finish(owner.tell(primary))
+        if owner.active:
+            _log.warning(
+                "%d runs are executed still, and others may take them over in %.0f s: let them end "
+                "before close(), or give it drain_s", len(owner.active), owner.alive_s,
+            )  # fmt: skip
+        else:
+            finish(owner.leave(primary))
+    except LanggraphValkeyError as error:
+        _log.warning("this process could not leave the registry of runs in order: %s", error)
+
+
+def _waits(parts: Parts) -> bool:
+    settling = parts.settling
+    return bool(parts.owner.active) or (len(settling) > 0 and not settling.is_hopeless)

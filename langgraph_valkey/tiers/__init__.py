@@ -1,0 +1,1 @@
+"""Tiers: each kind of state in its place, behind one object."""

@@ -1,0 +1,180 @@
+"""Commits as `StateTiers` offers them: with what follows from them for the other places.
+
+Once something was committed in a thread, the thread's next checkpoint goes to the tier,
+within the step that made the commit (see `boundary`). That holds under
+``durability="sync"``, which `StateTiers.run` sets. Under any other a step's checkpoint
+may be stored long after it: so the present one is brought there by the commit itself.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from langchain_core.runnables import RunnableConfig
+
+from langgraph_valkey.boundary.tiered_saver import TieredSaver
+from langgraph_valkey.commits import commit as commits
+from langgraph_valkey.commits.commit import OnMismatch
+from langgraph_valkey.commits.committed import Committed, Key, Payload
+from langgraph_valkey.commits.committed import Outbox as OutboxOf
+from langgraph_valkey.commits.outbox import Outbox
+from langgraph_valkey.commits.turns import Turn, turn_of
+from langgraph_valkey.link import finish
+from langgraph_valkey.primary.contract import PrimaryStore
+from langgraph_valkey.primary.records import Outgoing, Receipt, Scope
+
+_log = logging.getLogger("langgraph_valkey")
+
+
+class TierCommits:
+    """The commits of `StateTiers`.
+
+    Attributes:
+        saver: The checkpointer: compile graphs with it.
+        primary: The primary store.
+        outbox: Handlers for messages, and the worker that calls them.
+    """
+
+    saver: TieredSaver
+    primary: PrimaryStore
+    outbox: Outbox
+    _warned = False
+
+    def commit(
+        self,
+        op: str,
+        *,
+        key: str,
+        payload: Any = None,
+        fn: Callable[..., Any],
+        scope: Scope = "turn",
+        on_mismatch: OnMismatch = "raise",
+        outbox: Sequence[Outgoing] = (),
+        config: RunnableConfig | None = None,
+    ) -> Receipt:
+        """Do something exactly once, although the step that does it may run again.
+
+        Args:
+            op: What is done: "charge", say.
+            key: To what: an order's number, say; the same when the step runs again.
+            payload: What it is about; anything that JSON can hold.
+            fn: Does it, given the open transaction (a SQLAlchemy `Connection`), and
+                returns what JSON can hold; for DynamoDB see `Primary.commit`.
+            scope: Within what the two are unique: the turn, the thread, or everything.
+            on_mismatch: What to do if it was committed with another payload.
+            outbox: What is to be sent once it is committed.
+            config: The config of the graph's run; within a node or tool it is known.
+
+        Returns:
+            The receipt, with the result of the first time.
+
+        Raises:
+            ValueError, TypeError: An argument can't be used; nothing was done.
+            CommitConflict: It was committed with another payload.
+            RunTakenOver: Another process has taken the run over; nothing was done.
+            Unreachable: The primary store can't be reached; nothing was done.
+            OutcomeUnknown: It may have been done: call again with the same key.
+            Exception: Whatever `fn` raised; nothing was done.
+        """
+        turn = turn_of(config)
+        asked = turn, op, key, payload, fn, scope, on_mismatch, outbox
+        receipt = finish(commits.commit(self.primary.blocking, *asked))
+        if self._committed(turn, receipt, outbox):
+            self.saver.carry(turn.thread_id, turn.namespace)
+        return receipt
+
+    async def acommit(
+        self,
+        op: str,
+        *,
+        key: str,
+        payload: Any = None,
+        fn: Callable[..., Any],
+        scope: Scope = "turn",
+        on_mismatch: OnMismatch = "raise",
+        outbox: Sequence[Outgoing] = (),
+        config: RunnableConfig | None = None,
+    ) -> Receipt:
+        """See `commit`; `fn` may be a coroutine function, and gets an `AsyncConnection` then."""
+        turn = turn_of(config)
+        asked = turn, op, key, payload, fn, scope, on_mismatch, outbox
+        receipt = await commits.commit(self.primary.loops, *asked)
+        if self._committed(turn, receipt, outbox):
+            await self.saver.acarry(turn.thread_id, turn.namespace)
+        return receipt
+
+    def _committed(self, turn: Turn, receipt: Receipt, outbox: Sequence[Outgoing]) -> bool:
+        """Note a commit; whether the thread's checkpoint must be carried to the tier now."""
+        if outbox and not receipt.replayed:
+            self.outbox.wake()
+        if not turn.thread_id:
+            return False
+        self.saver.crossed(turn.thread_id)
+        if turn.durability not in ("async", "exit"):
+            return False
+        if not self._warned:
+            self._warned = True
+            _log.warning(
+                "a commit was made under durability=%r, where steps go on before their checkpoint "
+                "is stored: start graphs that commit by run(), or with durability='sync'",
+                turn.durability,
+            )
+        return True
+
+    def committed(
+        self,
+        *,
+        op: str,
+        key: Key,
+        scope: Scope = "turn",
+        on_mismatch: OnMismatch = "raise",
+        payload: Payload | None = None,
+        outbox: OutboxOf = (),
+    ) -> Committed:
+        """Make a tool, or a node, one commit; see `committed`.
+
+        Args:
+            op: What is done.
+            key: Name of the parameter that says to what, or a function of the arguments.
+            scope: Within what the two are unique.
+            on_mismatch: What to do if it was committed with another payload.
+            payload: A function of the arguments, instead of all of them that are data.
+            outbox: What is to be sent, or a function of the arguments that says so.
+        """
+        return Committed(
+            self.commit,
+            self.acommit,
+            op=op,
+            key=key,
+            scope=scope,
+            on_mismatch=on_mismatch,
+            payload=payload,
+            outbox=outbox,
+        )
+
+    def receipts(self, config: RunnableConfig | None = None) -> list[Receipt]:
+        """What was committed in a turn so far, in the order in which it was.
+
+        Args:
+            config: Names thread and turn; within a node or tool they are known.
+
+        Raises:
+            ValueError: Nothing names them.
+        """
+        return finish(self.primary.blocking.receipts(*_turn_named(config)))
+
+    async def areceipts(self, config: RunnableConfig | None = None) -> list[Receipt]:
+        """See `receipts`."""
+        return await self.primary.loops.receipts(*_turn_named(config))
+
+
+def _turn_named(config: RunnableConfig | None) -> tuple[str, str]:
+    turn = turn_of(config)
+    if not turn.thread_id or not turn.turn_id:
+        raise ValueError(
+            "receipts are those of a turn, and no turn is named: call it within a node or tool of "
+            "a graph that was started by run(), or pass a config with thread_id and turn_id"
+        )
+    return turn.thread_id, turn.turn_id
