@@ -14,6 +14,15 @@ from langgraph_valkey.local import LocalCluster, LocalValkey
 from langgraph_valkey.monitor import monitor
 from tests.faces import FACES
 from tests.failover_ground import FAST_MS, LAG_BOUND_S, mend, new_prefix
+from tests.primary_ground import (  # noqa: F401 - fixtures
+    dynamo,
+    ground,
+    postgres,
+    sql_ground,
+    sql_store,
+    sql_url,
+    threads,
+)
 
 
 @pytest.fixture(scope="session")

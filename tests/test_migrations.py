@@ -1,4 +1,3 @@
-# ruff: noqa: F811
 """How the tables of a SQL store come to be, and grow with what is in them."""
 
 from __future__ import annotations
@@ -20,14 +19,10 @@ from langgraph_valkey.sql import migrations as sql_migrations
 from langgraph_valkey.sql.migrations import STEPS, bring_up
 from langgraph_valkey.sql.schema import PREFIX, Tables
 from langgraph_valkey.sql.store import SqlStore
-from tests.primary_ground import (  # noqa: F401
+from tests.primary_ground import (
     Postgres,
     asked,
     new_run,
-    postgres,
-    sql_store,
-    sql_url,
-    threads,
 )
 
 LAST = len(STEPS)

@@ -1,4 +1,3 @@
-# ruff: noqa: F811
 """Commits, on every store and both faces: each key once, whatever happens meanwhile."""
 
 from __future__ import annotations
@@ -12,18 +11,14 @@ import pytest
 
 from langgraph_valkey.errors import RunTakenOver
 from langgraph_valkey.primary.records import CommitKey, CommitRequest, Fence, Scope
-from tests.primary_ground import (  # noqa: F401
+from tests.primary_ground import (
     AWKWARD,
     Ground,
     after,
     asked,
-    dynamo,
     gathered,
-    ground,
     new_run,
-    postgres,
     started,
-    threads,
 )
 
 DUPLICATES = 40

@@ -1,4 +1,3 @@
-# ruff: noqa: F811
 """What users' functions may do with the transaction of a SQL store, and what not."""
 
 from __future__ import annotations
@@ -20,14 +19,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from langgraph_valkey.link import finish
 from langgraph_valkey.primary.records import Receipt
-from tests.primary_ground import (  # noqa: F401
+from tests.primary_ground import (
     SQL,
     STORES,
     SqlGround,
     asked,
-    postgres,
-    sql_ground,
-    threads,
 )
 
 

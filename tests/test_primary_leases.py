@@ -1,4 +1,3 @@
-# ruff: noqa: F811
 """Leases and tombstones, on every store and both faces."""
 
 from __future__ import annotations
@@ -6,14 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 
-from tests.primary_ground import (  # noqa: F401
+from tests.primary_ground import (
     AWKWARD,
     Ground,
-    dynamo,
     gathered,
-    ground,
-    postgres,
-    threads,
 )
 
 LONG_S = 100.0

@@ -1,4 +1,3 @@
-# ruff: noqa: F811
 """Each key once, whatever breaks: answers, connections, processes, servers."""
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from langgraph_valkey.primary.records import RunEnd
 from langgraph_valkey.sql import database as sql_database
 from langgraph_valkey.sql.store import SqlStore
 from tests.postgres_wire import PostgresWire
-from tests.primary_ground import (  # noqa: F401
+from tests.primary_ground import (
     FACES,
     Postgres,
     SqlGround,
@@ -30,8 +29,6 @@ from tests.primary_ground import (  # noqa: F401
     new_name,
     new_postgres,
     new_run,
-    postgres,
-    threads,
 )
 
 LOST = 20

@@ -1,4 +1,3 @@
-# ruff: noqa: F811
 """The outbox, and dropping what is old, on every store and both faces."""
 
 from __future__ import annotations
@@ -7,16 +6,12 @@ import asyncio
 import time
 
 from langgraph_valkey.primary.records import Message, Purged, RunEnd
-from tests.primary_ground import (  # noqa: F401
+from tests.primary_ground import (
     Ground,
     asked,
-    dynamo,
     gathered,
-    ground,
     new_run,
-    postgres,
     started,
-    threads,
 )
 
 LONG_S = 100.0

@@ -1,4 +1,3 @@
-# ruff: noqa: F811
 """What is kept however old it is, since something still needs it; on every store and both faces."""
 
 from __future__ import annotations
@@ -16,15 +15,11 @@ from langgraph_valkey.primary.records import (
     RunEnd,
     Scope,
 )
-from tests.primary_ground import (  # noqa: F401
+from tests.primary_ground import (
     ABOUT,
     Ground,
-    dynamo,
-    ground,
     new_run,
-    postgres,
     started,
-    threads,
 )
 
 FINISHED = RunEnd("finished", "head", 0)

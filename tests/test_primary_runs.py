@@ -1,4 +1,3 @@
-# ruff: noqa: F811
 """The run registry, on every store and both faces."""
 
 from __future__ import annotations
@@ -8,16 +7,12 @@ import time
 from dataclasses import replace
 
 from langgraph_valkey.primary.records import Fence, Outcome, Run, RunEnd
-from tests.primary_ground import (  # noqa: F401
+from tests.primary_ground import (
     Ground,
     after,
-    dynamo,
     gathered,
-    ground,
     new_run,
-    postgres,
     started,
-    threads,
 )
 
 FOREVER_S = 1_000.0

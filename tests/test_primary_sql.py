@@ -1,4 +1,3 @@
-# ruff: noqa: F811
 """What is special to SQL stores: URLs, engines, loops, forks, and users' functions."""
 
 from __future__ import annotations
@@ -22,16 +21,12 @@ from langgraph_valkey.link import finish
 from langgraph_valkey.primary.opening import open_store
 from langgraph_valkey.sql import database as sql_database
 from langgraph_valkey.sql.store import SqlStore
-from tests.primary_ground import (  # noqa: F401
+from tests.primary_ground import (
     Postgres,
     asked,
     gathered,
     new_name,
     new_run,
-    postgres,
-    sql_store,
-    sql_url,
-    threads,
 )
 
 

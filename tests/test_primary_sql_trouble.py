@@ -1,4 +1,3 @@
-# ruff: noqa: F811
 """Functions that break the rules, and databases that are in trouble."""
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from langgraph_valkey.sql import database as sql_database
 from langgraph_valkey.sql import engines as sql_engines
 from langgraph_valkey.sql.store import SqlStore
 from tests.postgres_wire import PostgresWire
-from tests.primary_ground import (  # noqa: F401
+from tests.primary_ground import (
     FACES,
     STORES,
     Ground,
@@ -31,10 +30,7 @@ from tests.primary_ground import (  # noqa: F401
     SqlGround,
     asked,
     new_name,
-    postgres,
-    sql_ground,
     started,
-    threads,
 )
 
 # --- engines of the users' -----------------------------------------------------------------------

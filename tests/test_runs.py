@@ -332,18 +332,39 @@ async def test_a_process_says_that_it_lives(ground: Ground, trace: Trace) -> Non
     assert not party.known("r").owner_alive
 
 
+@pytest.mark.parametrize("kind", ["sync"])
+async def test_a_process_says_that_it_lives_while_it_waits_for_a_shard(
+    ground: Ground, trace: Trace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A failover takes seconds: a process that waits for its end is not dead."""
+    party = ground.join(owner_alive_s=0.6)
+    waits = threading.Event()
+
+    async def settle(_: Any) -> int:
+        waits.wait(20)
+        return 0
+
+    monkeypatch.setattr(party.runs._parts.settling, "settle", settle)
+    await party.run(party.compiled(chain(trace)), IN, thread_id="t", run_id="r")
+    began_s = time.monotonic()
+    while time.monotonic() - began_s < 1.5:
+        assert party.known("r").owner_alive
+        await asyncio.sleep(0.1)
+    waits.set()
+
+
 async def test_its_thread_ends_with_it(ground: Ground, trace: Trace) -> None:
     party = ground.join(owner_alive_s=0.3)
     await party.run(party.compiled(chain(trace)), IN, thread_id="t")
-    thread = party.runs._keeper._thread
-    assert thread is not None
+    threads = tuple(party.runs._keeper._threads)
+    assert len(threads) == 2
     gone = weakref.ref(party.runs)
     ground._parties.remove(party)
     await party.saver.aclose(0.0)
     del party
     gc.collect()
     await until(lambda: gone() is None)
-    await until(lambda: not thread.is_alive())
+    await until(lambda: not any(thread.is_alive() for thread in threads))
 
 
 @pytest.mark.parametrize("kind", ["sync"])

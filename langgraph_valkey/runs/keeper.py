@@ -1,8 +1,11 @@
-"""The keeper: a daemon thread that says that this process lives, and settles its runs.
+"""The keeper: daemon threads that do for a `Runs`, again and again, what no call does.
 
-It starts with the first run and ends when its `Runs` is closed or gone, which it does
-not keep alive. It also begins a recovery after a failover was noticed; that has a
-thread of its own, since it executes graphs.
+One says that this process lives; one settles runs, and begins a recovery after a
+failover was noticed. They are two, since looking at a shard that is being failed over
+takes seconds: meanwhile the process must not pass for dead.
+
+They start with the first run and end when their `Runs` is closed or gone, which they do
+not keep alive.
 """
 
 from __future__ import annotations
@@ -10,7 +13,8 @@ from __future__ import annotations
 import logging
 import threading
 import weakref
-from typing import Protocol
+from collections.abc import Callable
+from typing import Any
 
 from langgraph_valkey.errors import LanggraphValkeyError
 from langgraph_valkey.fork import renew_after_fork
@@ -21,36 +25,28 @@ ROUND_S = 1.0
 """How often it looks."""
 
 
-class Kept(Protocol):
-    """What a keeper looks after."""
-
-    def tend(self) -> None:
-        """One round."""
-        ...
-
-
 class Keeper:
-    """One thread; safe to use from many threads.
+    """A thread for each step; safe to use from many threads.
 
     Args:
         kept: What it looks after.
-        round_s: How often, in seconds.
+        steps: What it does with that, each again and again, and how often in seconds.
     """
 
-    def __init__(self, kept: Kept, round_s: float) -> None:
+    def __init__(self, kept: Any, *steps: tuple[Callable[[Any], None], float]) -> None:
         self._kept = weakref.ref(kept)
-        self._round_s = min(ROUND_S, round_s)
+        self._steps = steps
         self._begin()
         renew_after_fork(self)
 
     def _begin(self) -> None:
         self._lock = threading.Lock()
-        self._thread: threading.Thread | None = None
-        self._wanted = threading.Event()
+        self._threads: list[threading.Thread] = []
+        self._wanted = [threading.Event() for _ in self._steps]
         self._ended = threading.Event()
 
     def after_fork(self) -> None:
-        """Begin anew: the thread is the parent's."""
+        """Begin anew: the threads are the parent's."""
         ended = self._ended.is_set()
         self._begin()
         if ended:
@@ -58,32 +54,41 @@ class Keeper:
 
     def start(self) -> None:
         """See to it that it runs."""
-        if self._thread is None:
-            with self._lock:
-                if self._thread is None and not self._ended.is_set():
-                    self._thread = threading.Thread(
-                        target=_keep,
-                        args=(self._kept, self._wanted, self._ended, self._round_s),
-                        name="langgraph-valkey-keeper",
-                        daemon=True,
-                    )
-                    self._thread.start()
+        if self._threads:
+            return
+        with self._lock:
+            if self._threads or self._ended.is_set():
+                return
+            for (step, round_s), wanted in zip(self._steps, self._wanted, strict=True):
+                thread = threading.Thread(
+                    target=_keep,
+                    args=(self._kept, step, wanted, self._ended, min(ROUND_S, round_s)),
+                    name="langgraph-valkey-keeper",
+                    daemon=True,
+                )
+                thread.start()
+                self._threads.append(thread)
 
     def wake(self) -> None:
         """Look now."""
-        self._wanted.set()
+        for wanted in self._wanted:
+            wanted.set()
 
     def stop(self) -> None:
-        """End it, after its round."""
+        """End it, after its rounds."""
         self._ended.set()
-        self._wanted.set()
-        thread = self._thread
-        if thread is not None and thread is not threading.current_thread():
-            thread.join()
+        self.wake()
+        for thread in self._threads:
+            if thread is not threading.current_thread():
+                thread.join()
 
 
 def _keep(
-    kept: weakref.ref[Kept], wanted: threading.Event, ended: threading.Event, round_s: float
+    kept: weakref.ref[Any],
+    step: Callable[[Any], None],
+    wanted: threading.Event,
+    ended: threading.Event,
+    round_s: float,
 ) -> None:
     complaint = ""
     while not ended.is_set():
@@ -91,7 +96,7 @@ def _keep(
         if itself is None:
             return
         try:
-            itself.tend()
+            step(itself)
             complaint = ""
         except LanggraphValkeyError as error:
             if str(error) != complaint:

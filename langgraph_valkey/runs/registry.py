@@ -102,7 +102,8 @@ class Runs:
         self._home = HomeLoop()
         self._blocking: Face = BlockingFace(saver, store, self._home)
         self._loops: Face = LoopFace(saver, store)
-        self._keeper = Keeper(self, owner_alive_s / BEATS)
+        beat_s = owner_alive_s / BEATS
+        self._keeper = Keeper(self, (Runs.say_alive, beat_s), (Runs.tend, beat_s))
 
     def register(
         self,
@@ -326,9 +327,12 @@ class Runs:
         """See `close`. Other tasks run meanwhile."""
         await anyio.to_thread.run_sync(self.close, drain_s)
 
-    def tend(self) -> None:
-        """One round of the keeper."""
+    def say_alive(self) -> None:
+        """Say that this process lives, if that is due."""
         finish(self._parts.owner.live(self._blocking.primary))
+
+    def tend(self) -> None:
+        """Settle what can be, and look for what a failover cost, if one was noticed."""
         if finish(self._parts.owner.tell(self._blocking.primary)):
             self._rewinds.left()
         if finish(self._parts.settling.settle(self._blocking)):
