@@ -139,7 +139,10 @@ class Checkpoints:
             nonlocal draft
             if answer.status is Status.MISSING and draft.add(self.codec, answer.rest[0]):
                 return standing
-            if answer.status is Status.MISSING or (
+            if answer.status is Status.RESEND and draft.stored.leans:
+                # The ancestors may be there, without what this run wrote on them.
+                answer = answer._replace(standing=Standing())
+            elif answer.status is Status.MISSING or (
                 answer.status is Status.RESEND and (not namespace or answer.standing.exists)
             ):
                 self.known.forget(place.thread)

@@ -8,7 +8,7 @@
     python -m langgraph_valkey dead-letters               # JSON lines, without bodies
     python -m langgraph_valkey revive ID ...              # have these sent again
 
-Settings come from the environment (see `tier_settings`), or from the `StateTiers` that
+Settings come from the environment (see `tiers.settings`), or from the `StateTiers` that
 ``--tiers module:attribute`` names.
 
 A graph is named ``module:attribute``. That is a function of the `StateTiers` which returns

@@ -100,6 +100,20 @@ def test_what_was_lost_is_found_run_again_and_not_charged_again(ground: Ground, 
         assert tiers.recover().fine == ("r",)
 
 
+@pytest.mark.parametrize("face", ["sync", "async"])
+def test_what_is_purged_would_be_applied_again(ground: Ground, face: str) -> None:
+    with ground.tiers() as tiers:
+
+        def charged() -> bool:
+            config: Any = thread(turn_id="r")
+            return tiers.commit("charge", key="7", fn=lambda _: 1, config=config).replayed
+
+        assert [charged(), charged()] == [False, True]
+        gone = tiers.purge(0.0) if face == "sync" else asyncio.run(tiers.apurge(0.0))
+        assert (gone.commits, gone.runs) == (1, 0)
+        assert not charged()
+
+
 def test_a_run_that_is_cancelled_is_not_run_again(ground: Ground) -> None:
     with ground.tiers() as tiers:
 

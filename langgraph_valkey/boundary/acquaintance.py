@@ -108,11 +108,14 @@ class Acquainted:
         primary: Under which primary it was compared with the tier.
         nonce: The thread's mark then; zeros if it was not there.
         sent: In each namespace, the id of the checkpoint that went to the tier last.
+        wrote: In each namespace, the checkpoint on which this process stores tasks' writes,
+            and the thread's mark when it stored the first.
     """
 
     primary: bytes = b""
     nonce: bytes = bytes(16)
     sent: dict[str, str] = field(default_factory=dict)
+    wrote: dict[str, tuple[str, bytes]] = field(default_factory=dict)
 
 
 class Acquaintances:

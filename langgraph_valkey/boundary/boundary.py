@@ -37,7 +37,15 @@ from langgraph.checkpoint.serde.types import INTERRUPT
 from langgraph_valkey import operations, upkeep
 from langgraph_valkey.boundary import burials, joining
 from langgraph_valkey.boundary.acquaintance import Acquaintances, Crossings
-from langgraph_valkey.boundary.carrying import Cargo, Side, address, has_deltas, label_of, look
+from langgraph_valkey.boundary.carrying import (
+    Cargo,
+    Side,
+    address,
+    has_deltas,
+    label_of,
+    leaning,
+    look,
+)
 from langgraph_valkey.boundary.courier import Courier
 from langgraph_valkey.boundary.faces import TierFace
 from langgraph_valkey.errors import ConfigurationError, CorruptState, ReplayIncomplete
@@ -77,6 +85,7 @@ class Boundary:
         namespace = place.namespace or ""
         due = self._crossings.due(place.thread, namespace)
         given = config, checkpoint, metadata, new_versions
+        self._require_own_line(side, place, CheckpointTuple(config, checkpoint, metadata))
         try:
             stored = await side.core.put(side.link, *given)
         except ReplayIncomplete:
@@ -110,12 +119,40 @@ class Boundary:
             if not await self._came_back(side, place):
                 raise
             await side.core.put_writes(side.link, config, writes, task_id, task_path)
+        self._note_written(side, place)
         stops = any(channel == INTERRUPT for channel, _ in writes)
         is_due = self._crossings.is_stopped(place.thread, place.checkpoint_id, now=stops)
         if is_due and side.tier is not None:
             cargo = await look(side, place)
             if cargo is not None:
                 await self._courier.carry(side, side.tier, place, cargo)
+
+    def _note_written(self, side: Side, place: Place) -> None:
+        """Note under which mark of the thread this process began to write on a checkpoint."""
+        if side.tier is not None:
+            wrote = self._known.of(place.thread).wrote
+            namespace = place.namespace or ""
+            if wrote.get(namespace, ("",))[0] != place.checkpoint_id:
+                nonce = side.core.known.standing(place.thread).nonce
+                wrote[namespace] = place.checkpoint_id, nonce
+
+    def _require_own_line(self, side: Side, place: Place, made: CheckpointTuple) -> None:
+        """Raise if what this process wrote on a parent was lost, and the parent is back.
+
+        A reader may have joined it meanwhile: then only what is rebuilt from those writes
+        tells the difference.
+        """
+        known = self._known.get(place.thread)
+        parent, nonce = known.wrote.pop(place.namespace or "", ("", b"")) if known else ("", b"")
+        if parent != place.checkpoint_id or nonce == side.core.known.standing(place.thread).nonce:
+            return
+        if leaning(made):
+            raise ReplayIncomplete(
+                f"thread {place.thread!r} was lost by the server and put back from the tier while "
+                "this run was in the middle of it, so its checkpoint was not stored: run the "
+                "thread again from its input",
+                thread_ids=[place.thread],
+            )
 
     async def carry(self, side: Side, thread_id: str, namespace: str) -> bool:
         """Bring a thread's present head to the tier; whether there is one.

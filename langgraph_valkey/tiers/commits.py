@@ -23,7 +23,7 @@ from langgraph_valkey.commits.outbox import Outbox
 from langgraph_valkey.commits.turns import Turn, turn_of
 from langgraph_valkey.link import finish
 from langgraph_valkey.primary.contract import PrimaryStore
-from langgraph_valkey.primary.records import Outgoing, Receipt, Scope
+from langgraph_valkey.primary.records import Outgoing, Purged, Receipt, Scope
 
 _log = logging.getLogger("langgraph_valkey")
 
@@ -168,6 +168,22 @@ class TierCommits:
     async def areceipts(self, config: RunnableConfig | None = None) -> list[Receipt]:
         """See `receipts`."""
         return await self.primary.loops.receipts(*_turn_named(config))
+
+    def purge(self, older_than_s: float) -> Purged:
+        """Drop commits, settled runs and tombstones of an age from the primary store.
+
+        What an unsettled run has committed stays, and so does what is to be sent. The
+        same key would be applied again after this: let them grow older than any turn
+        may wait to be resumed, or a client may ask again.
+
+        Args:
+            older_than_s: The age, in seconds: months rather than days.
+        """
+        return finish(self.primary.blocking.purge(older_than_s))
+
+    async def apurge(self, older_than_s: float) -> Purged:
+        """See `purge`."""
+        return await self.primary.loops.purge(older_than_s)
 
 
 def _turn_named(config: RunnableConfig | None) -> tuple[str, str]:
