@@ -188,7 +188,7 @@ def test_the_checkpoint_after_a_commit_is_in_the_tier(ground: Ground) -> None:
 
         def look(_: Any) -> None:
             found = tier.get_tuple(thread())
-            assert found is not None
+            assert found is not None  # Before the next step goes on.
             assert found.checkpoint["channel_values"]["steps"] == ["charged 7"]
 
         graph = agent(tiers, look)
@@ -196,7 +196,8 @@ def test_the_checkpoint_after_a_commit_is_in_the_tier(ground: Ground) -> None:
         ground.lose()
         tiers.close(drain_s=0)
     with ground.tiers(tier=tier) as tiers:
-        assert agent(tiers).get_state(thread()).values["steps"] == ["charged 7"]
+        # And what the turn came to.
+        assert agent(tiers).get_state(thread()).values["steps"] == ["charged 7", "done"]
 
 
 @pytest.mark.parametrize("face", ["sync", "async"])

@@ -20,6 +20,7 @@ from langgraph.types import Command, interrupt
 from langgraph_valkey import ConfigurationError, ReplayIncomplete
 from langgraph_valkey.local import LocalValkey
 from langgraph_valkey.primary.records import Receipt, moment
+from langgraph_valkey.runs import graphs
 from langgraph_valkey.runs.receipts_note import by_message
 from tests.runs_ground import Chat, Ground, Log, Trace, chain
 from tests.test_commits import RUN
@@ -199,3 +200,16 @@ async def test_a_thread_that_is_rewound_under_a_run_is_not_gone_on_with(ground: 
     assert graph.get_state({"configurable": {"thread_id": "t"}}).values["log"] == [
         *("in", "a", "b", "c", "2", "a", "b", "c", "3", "a", "b", "c")
     ]
+
+
+@pytest.mark.parametrize(("installed", "is_taken"), [("1.2.19", False), ("1.2.20", True)])
+def test_langgraph_must_be_new_enough(
+    installed: str, is_taken: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(graphs, "version", lambda _: installed)
+    check = graphs.require_langgraph.__wrapped__
+    if is_taken:
+        check()
+    else:
+        with pytest.raises(ConfigurationError, match=r"langgraph>=1\.2\.20"):
+            check()

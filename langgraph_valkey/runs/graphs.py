@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from langchain_core.runnables import RunnableConfig
@@ -12,6 +15,9 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 from langgraph_valkey.errors import ConfigurationError
 from langgraph_valkey.runs.receipts_note import WithReceipts
 from langgraph_valkey.saver import ValkeySaver
+
+LANGGRAPH_OLDEST = (1, 2, 20)
+"""What the tests of interrupted runs pass on."""
 
 _UNNAMED = "LangGraph"
 """What LangGraph calls a graph that was given no name."""
@@ -123,6 +129,7 @@ class Graphs:
         return replace(there, graph=graph) if there is not None else Known(name, graph)
 
     def _check(self, graph: Any) -> None:
+        require_langgraph()
         saver = getattr(graph, "checkpointer", None)
         # Compiling may clone the saver, to tell its serializer of the state's types.
         if not isinstance(saver, ValkeySaver) or saver._session is not self._saver._session:  # noqa: SLF001
@@ -130,6 +137,26 @@ class Graphs:
                 f"{type(graph).__name__} is not compiled with the saver that runs are kept by: "
                 "compile it with checkpointer= that saver"
             )
+
+
+@cache
+def require_langgraph() -> None:
+    """Raise unless LangGraph is new enough for runs to be executed again.
+
+    Raises:
+        ConfigurationError: It is older, or not there.
+    """
+    try:
+        found = version("langgraph")
+    except PackageNotFoundError:
+        found = "0"
+    if tuple(int(number) for number in re.findall(r"\d+", found)[:3]) < LANGGRAPH_OLDEST:
+        wanted = ".".join(map(str, LANGGRAPH_OLDEST))
+        raise ConfigurationError(
+            f"runs need LangGraph {wanted} or newer: an older one gives an answer to an interrupt "
+            f"to the next question as well, when a run is executed again. Installed is {found}: "
+            f"pip install 'langgraph>={wanted}'"
+        )
 
 
 def _is_same(there: Known, graph: Any) -> bool:
