@@ -12,15 +12,21 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.types import Command
 
 from langgraph_valkey import ValkeySaver
-from langgraph_valkey.boundary.carrying import LABEL
-from langgraph_valkey.boundary.tiered_saver import TieredSaver
-from langgraph_valkey.errors import CorruptState, Unreachable
 from langgraph_valkey.local import LocalCluster, LocalValkey
 from langgraph_valkey.settings import Settings
-from tests.faces import config
+from tests.faces import checkpoint, config, metadata
 from tests.failover_ground import replace_killed, threads_in
 from tests.tier_graphs import INPUT, NODES, chain, nested, working
-from tests.tier_ground import COMBINATIONS, Ground, WatchedTier, ids, open_ground, open_tier
+from tests.tier_ground import (
+    COMBINATIONS,
+    Ground,
+    WatchedTier,
+    another,
+    committing,
+    ids,
+    open_ground,
+    open_tier,
+)
 
 
 @pytest.fixture(params=COMBINATIONS, ids=" over ".join)
@@ -41,16 +47,6 @@ async def watched(kind: str, valkey: LocalValkey, prefix: str) -> AsyncIterator[
     """Each face over a tier that is watched."""
     async with open_ground(kind, WatchedTier(), valkey, prefix=prefix) as made:
         yield made
-
-
-def committing(ground: Ground, *names: str) -> Callable[..., None]:
-    """What steps of a graph call: a commit in those of these names, or in all."""
-
-    def act(name: str, *_: Any) -> None:
-        if not names or name in names:
-            ground.saver.crossed(ground.thread)
-
-    return act
 
 
 async def talk(ground: Ground, graph: Any, lose: Callable[[], None] = lambda: None) -> Any:
@@ -180,15 +176,10 @@ async def test_a_head_never_moves_back(ground: Ground) -> None:
     """Another process reads a thread that has gone on since the tier was told."""
     act = committing(ground, "second")
     await ground.run(chain(ground.saver, act), "invoke", INPUT, ground.where)
-    settings = ground.saver.settings
-    async with TieredSaver(settings, tier=ground.tier) as other:
-        where = ground.where
-        if ground.face.kind == "async":
-            found = await other.aget_tuple(where)
-        else:
-            found = await asyncio.to_thread(other.get_tuple, where)
-        assert found is not None
-        assert found.checkpoint["channel_values"]["told"] == ["input", *NODES]
+    async with another(ground) as other:
+        found = await other.face.aget_tuple(ground.where)
+    assert found is not None
+    assert found.checkpoint["channel_values"]["told"] == ["input", *NODES]
 
 
 async def test_a_deleted_thread_stays_deleted(ground: Ground, valkey: LocalValkey) -> None:
@@ -252,92 +243,44 @@ async def test_pruned_and_copied_threads_come_back(ground: Ground) -> None:
     assert await ground.face.aget_tuple(config(target)) is None
 
 
-# --- when the tier is asked -------------------------------------------------------------------
-
-
-async def test_an_outage_of_the_tier_is_no_empty_thread(watched: Ground) -> None:
-    watched.tier.failing = {"get_tuple"}
-    with pytest.raises(Unreachable, match="WatchedTier") as raised:
-        await watched.face.aget_tuple(watched.where)
-    assert isinstance(raised.value.__cause__, ConnectionResetError)
-    with pytest.raises(Unreachable):
-        await watched.face.listed(watched.where)
-    watched.tier.failing = set()
-    assert await watched.face.aget_tuple(watched.where) is None
-
-
-async def test_a_thread_that_was_only_to_be_checked_is_not_served_either(
-    watched: Ground, valkey: LocalValkey
-) -> None:
-    """It may be rewound. Once it has been checked, the tier may be away."""
-    graph = chain(watched.saver)
-    prefix = watched.saver.settings.key_prefix
-    with ValkeySaver.from_url(valkey.url, key_prefix=prefix) as plain:
-        chain(plain).invoke(INPUT, watched.where)
-    watched.tier.failing = {"get_tuple"}
-    with pytest.raises(Unreachable):
-        await watched.values(graph)
-    watched.tier.failing = set()
-    assert (await watched.values(graph))["told"] == ["input", *NODES]
-    watched.tier.failing = {"get_tuple"}
-    assert (await watched.values(graph))["told"] == ["input", *NODES]
+async def test_a_thread_that_is_put_back_is_in_the_same_life(watched: Ground) -> None:
+    """By which deletes, late writes and replays know it."""
+    await watched.run(chain(watched.saver, committing(watched)), "invoke", INPUT, watched.where)
+    known = watched.saver._core.known
+    before = known.standing(watched.thread)
     watched.wipe()
-    with pytest.raises(Unreachable):
-        await watched.values(graph)
+    assert await watched.face.aget_tuple(watched.where) is not None
+    after = known.standing(watched.thread)
+    assert after.gen == before.gen
+    assert after.nonce != before.nonce
 
 
-async def test_a_checkpoint_by_its_id_comes_from_the_tier(ground: Ground) -> None:
-    graph = chain(ground.saver, committing(ground, "second", "fourth"))
-    await ground.run(graph, "invoke", INPUT, ground.where)
-    head, old = await ground.stored()
-    ground.wipe()
-    assert (await ground.values(graph))["told"] == ["input", *NODES]
-    assert len(await ground.face.listed(ground.where)) == 1
-    found = await ground.face.aget_tuple(old.config)
+async def test_what_is_there_is_not_written_again(watched: Ground, valkey: LocalValkey) -> None:
+    """A thread that waits, looked at by another process: nothing is missing."""
+    graph = working(watched.saver, committing(watched))
+    await watched.run(graph, "invoke", INPUT, watched.where)
+    before = valkey.command("HLEN", watched.state)
+    async with another(watched) as other:
+        state = await other.run(working(other.saver), "get_state", watched.where)
+    assert len(state.interrupts) == 2
+    assert valkey.command("HLEN", watched.state) == before
+
+
+async def test_a_subgraph_comes_back_to_a_thread_that_healed_itself(watched: Ground) -> None:
+    """The graph's own checkpoint is newer than the tier's; that of its subgraph is gone."""
+    graph = nested(watched.saver, committing(watched, "last"), keeps=True)
+    await watched.run(graph, "invoke", INPUT, watched.where)
+    child, head = await watched.there("child"), await watched.there()
+    assert child is not None
+    assert head is not None
+    watched.wipe()
+    newer, versions = checkpoint("9" + ids([head])[0][1:], {"told": ["newer"]})
+    settings = watched.saver.settings
+    with ValkeySaver(settings) as plain:
+        plain.put(config(watched.thread), newer, metadata(9), versions)
+    found = await watched.face.aget_tuple(watched.where)
     assert found is not None
-    assert found.checkpoint == old.checkpoint
-    assert LABEL not in found.metadata
-    now = await ground.face.aget_tuple(ground.where)
-    assert now is not None
-    assert now.checkpoint["id"] == head.checkpoint["id"]
-    gone = config(ground.thread, "", "1f000000-0000-6000-8000-000000000000")
-    assert await ground.face.aget_tuple(gone) is None
-
-
-async def test_threads_of_another_saver_are_taken_over(ground: Ground) -> None:
-    """The tier was the checkpointer so far; also in the middle of a turn."""
-    if ground.face.kind == "async" and ground.tier.__class__.__name__.startswith("Async"):
-        graph = working(ground.tier)
-        await graph.ainvoke(INPUT, ground.where, durability="sync")
-    else:
-        working(ground.tier).invoke(INPUT, ground.where, durability="sync")
-    graph = working(ground.saver, committing(ground))
-    state = await ground.run(graph, "get_state", ground.where)
-    assert sorted(one.value for one in state.interrupts) == ["book a?", "book b?"]
-    answers = {one.id: f"answer to {one.value}" for one in state.interrupts}
-    await ground.run(graph, "invoke", Command(resume=answers), ground.where)
-    ground.wipe()
-    await ground.run(graph, "invoke", INPUT, ground.where)
-    told = (await ground.values(graph))["told"]
-    assert told[:2] == ["input", "remembered ['count 0']"]
-    assert "remembered ['count 0', 'count 1']" in told
-
-
-async def test_a_tier_with_holes_is_told(watched: Ground) -> None:
-    """A subgraph's checkpoint is gone from it: the thread is not put back by half."""
-    await watched.run(working(watched.saver, committing(watched)), "invoke", INPUT, watched.where)
-    del watched.tier.storage[watched.thread]["remember"]
-    watched.wipe()
-    with pytest.raises(CorruptState, match="WatchedTier"):
-        await watched.face.aget_tuple(watched.where)
-    assert watched.keys() == []
-
-
-async def test_several_readers_at_once(ground: Ground) -> None:
-    graph = nested(ground.saver, committing(ground), keeps=True)
-    await ground.run(graph, "invoke", INPUT, ground.where)
-    for _ in range(3):
-        ground.wipe()
-        found = await asyncio.gather(*(ground.values(graph) for _ in range(8)))
-        assert all(each == found[0] for each in found)
-        assert found[0]["told"][-1] == "last"
+    assert found.checkpoint["channel_values"] == {"told": ["newer"]}
+    below = await watched.face.aget_tuple(config(watched.thread, "child"))
+    assert below is not None
+    assert below.checkpoint == child.checkpoint

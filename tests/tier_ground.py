@@ -7,7 +7,7 @@ import os
 import tempfile
 import warnings
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any, cast
@@ -222,3 +222,19 @@ async def open_ground(
 def ids(line: Iterator[CheckpointTuple] | list[CheckpointTuple]) -> list[str]:
     """The ids of checkpoints."""
     return [each.checkpoint["id"] for each in line]
+
+
+def committing(ground: Ground, *names: str) -> Callable[..., None]:
+    """What steps of a graph call: a commit in those of these names, or in all."""
+
+    def act(name: str, *_: Any) -> None:
+        if not names or name in names:
+            ground.saver.crossed(ground.thread)
+
+    return act
+
+
+def another(ground: Ground) -> AbstractAsyncContextManager[Ground]:
+    """Another process."""
+    prefix = ground.saver.settings.key_prefix
+    return open_ground(ground.face.kind, ground.tier, ground.valkey, prefix=prefix)
