@@ -53,6 +53,8 @@ class SaverMachine(RuleBasedStateMachine):
         self.opened = AsyncExitStack()
         self.twin = Twin(self.do(self.opened.enter_async_context(open_face(kind, url))))
         self.puts: dict[tuple[str, str], dict[str, tuple[Any, ...]]] = {p: {} for p in PLACES}
+        self.deleted: set[str] = set()
+        """Threads that only their root may begin anew, as LangGraph does; see `ThreadDeleted`."""
         self.serial = 0
 
     def do(self, call: Any) -> Any:
@@ -97,6 +99,8 @@ class SaverMachine(RuleBasedStateMachine):
         consumed: bool,
         cut: int,
     ) -> None:
+        if place[0] in self.deleted:
+            place = (place[0], "")
         stored = self.puts[place]
         while numbered_id(number) in stored:
             number += 1
@@ -112,6 +116,7 @@ class SaverMachine(RuleBasedStateMachine):
         about = metadata(number, run_id=f"run {number % 3}", odd=number % 2)
         stored[made["id"]] = (config(*place, parent_id), made, about, new_versions)
         self.do(self.twin.put(*copy.deepcopy(stored[made["id"]])))
+        self.deleted.discard(place[0])
 
     @rule(place=places, index=any_index)
     def put_again(self, place: tuple[str, str], index: int) -> None:
@@ -136,7 +141,7 @@ class SaverMachine(RuleBasedStateMachine):
         path: str,
     ) -> None:
         target = numbered_id(index) if early else self.stored_id(place, index)
-        if target is not None:
+        if target is not None and place[0] not in self.deleted:
             self.do(self.twin.write(config(*place, target), written, task, path))
 
     @rule(place=places, index=any_index)
@@ -160,6 +165,7 @@ class SaverMachine(RuleBasedStateMachine):
     def remove(self, place: tuple[str, str], remover: str, run: int) -> None:
         if remover == "delete":
             self.do(self.twin.delete(place[0]))
+            self.deleted.add(place[0])
         elif remover == "prune":
             self.do(self.twin.prune(place[0]))
         elif remover == "runs":
