@@ -6,6 +6,7 @@ can serve all of them; what breaks a server starts its own.
 
 from __future__ import annotations
 
+import faulthandler
 from collections.abc import Iterator
 
 import pytest
@@ -23,6 +24,15 @@ from tests.primary_ground import (  # noqa: F401 - fixtures
     sql_url,
     threads,
 )
+
+LEAVING_S = 60
+"""How long the process may take to end after its last test."""
+STDERR = 2
+
+
+def pytest_unconfigure() -> None:
+    """See to it that the process ends: a thread that never does shows itself, and is a failure."""
+    faulthandler.dump_traceback_later(LEAVING_S, exit=True, file=STDERR)
 
 
 @pytest.fixture(scope="session")

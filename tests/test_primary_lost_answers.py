@@ -33,7 +33,10 @@ from tests.primary_ground import (
 
 LOST = 20
 KILLS = 10
-COMMITS = 150
+COMMITS = 50
+"""At least so many."""
+AGAIN = 8
+"""How many keys a worker does again."""
 
 
 @pytest.fixture
@@ -112,18 +115,18 @@ class Victim:
 
     def __init__(self, url: str) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.primary_victim", url, str(COMMITS)],
+            [sys.executable, "-m", "tests.primary_victim", url],
             cwd=Path(__file__).parents[1],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
         )
 
-    def run(self, killed_after_s: float | None = None) -> int:
-        """Have a worker do its work; the status with which it ended."""
+    def run(self, first: int, end: int, killed_after_s: float | None = None) -> int:
+        """Have a worker commit keys; the status with which it ended."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.write(f"{killed_after_s or ''}\n")
+        self._process.stdin.write(f"{first} {end} {killed_after_s or 'never'}\n")
         self._process.stdin.flush()
         return int(self._process.stdout.readline())
 
@@ -153,19 +156,25 @@ def store(
 def test_killed_anywhere_each_key_is_committed_once(store: tuple[SqlStore, str]) -> None:
     seed = random.randrange(1 << 30)
     print(f"seed {seed}")
-    draw, victim, kills = random.Random(seed), Victim(store[1]), 0
+    draw, victim, kills, end = random.Random(seed), Victim(store[1]), 0, 0
     try:
-        for _ in range(KILLS):
-            kills += victim.run(draw.uniform(0.02, 0.08)) == signal.SIGKILL
-        assert victim.run() == 0
+        while kills < KILLS or end < COMMITS:
+            status = victim.run(max(0, end - AGAIN), end, draw.uniform(0.02, 0.08))
+            kills += status == signal.SIGKILL
+            end = max(numbers(store[0]), default=-1) + 1
+        assert victim.run(0, end + AGAIN) == 0
     finally:
         victim.close()
     with store[0].engine.connect() as connection:
         balance = connection.execute(text("SELECT amount FROM bank")).scalar_one()
-        added = connection.execute(text("SELECT number FROM added")).scalars().all()
-    assert kills >= KILLS / 2
-    assert sorted(added) == list(range(COMMITS))
-    assert balance == sum(range(COMMITS))
+    assert sorted(numbers(store[0])) == list(range(end + AGAIN))
+    assert balance == sum(range(end + AGAIN))
+
+
+def numbers(store: SqlStore) -> list[int]:
+    """What was added."""
+    with store.engine.connect() as connection:
+        return list(connection.execute(text("SELECT number FROM added")).scalars())
 
 
 # --- servers -------------------------------------------------------------------------------

@@ -61,8 +61,8 @@ class SaverMachine(RuleBasedStateMachine):
         return self.runner.run(call)
 
     def teardown(self) -> None:
-        self.do(self.opened.aclose())
-        self.runner.close()
+        with self.runner:  # Whatever ends this: an open loop's threads keep the process alive.
+            self.do(self.opened.aclose())
 
     def stored_id(self, place: tuple[str, str], index: int) -> str | None:
         stored = sorted(self.puts[place])

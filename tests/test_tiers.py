@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.types import Durability
 
 from langgraph_valkey import Unreachable
 from langgraph_valkey.errors import LockUnavailable
@@ -201,8 +202,9 @@ def test_the_checkpoint_after_a_commit_is_in_the_tier(ground: Ground) -> None:
 
 
 @pytest.mark.parametrize("face", ["sync", "async"])
+@pytest.mark.parametrize("durability", ["exit", "async", None])
 def test_a_commit_under_another_durability_brings_the_thread_to_the_tier_itself(
-    ground: Ground, face: str, caplog: pytest.LogCaptureFixture
+    ground: Ground, face: str, durability: Durability | None, caplog: pytest.LogCaptureFixture
 ) -> None:
     tier, there = InMemorySaver(), list[bool]()
     with ground.tiers(tier=tier) as tiers:
@@ -211,11 +213,11 @@ def test_a_commit_under_another_durability_brings_the_thread_to_the_tier_itself(
         for order_id in ("7", "8"):
             tier.storage.clear()
             if face == "sync":
-                graph.invoke({"order_id": order_id}, thread(), durability="exit")
+                graph.invoke({"order_id": order_id}, thread(), durability=durability)
             else:
-                asyncio.run(graph.ainvoke({"order_id": order_id}, thread(), durability="exit"))
+                asyncio.run(graph.ainvoke({"order_id": order_id}, thread(), durability=durability))
     assert there == [True] * 3
-    assert caplog.text.count("durability='exit'") == 1
+    assert caplog.text.count(f"durability='{durability or 'async'}'") == 1
 
 
 def test_a_thread_is_deleted_everywhere_and_for_good(ground: Ground) -> None:

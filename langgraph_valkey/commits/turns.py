@@ -27,7 +27,11 @@ ATTEMPT = "__lgv_attempt"
 """Which attempt of which run it is. Not in the config's metadata, which a node may have
 replaced by its own; keys with two underscores are kept out of a checkpoint's."""
 _DURABILITY = "__pregel_durability"
-"""Where LangGraph puts a run's durability (its CONFIG_KEY_DURABILITY)."""
+"""Where LangGraph puts a run's durability, if the caller chose one (CONFIG_KEY_DURABILITY)."""
+_UNCHOSEN_DURABILITY = "async"
+"""What LangGraph does if not."""
+_TASK_ID = "__pregel_task_id"
+"""Where it puts the id of the task that a node or tool runs in (CONFIG_KEY_TASK_ID)."""
 
 
 class Turn(NamedTuple):
@@ -64,11 +68,12 @@ def turn_of(config: RunnableConfig | None = None) -> Turn:
         around = ensure_config()
         if (around.get("configurable") or {}).get("thread_id") == thread_id:
             fence = _fence_in(around)
+    unchosen = _UNCHOSEN_DURABILITY if _TASK_ID in configurable else ""
     return Turn(
         _text(thread_id),
         _text(configurable.get(TURN_ID)),
         fence,
-        str(configurable.get(_DURABILITY) or ""),
+        str(configurable.get(_DURABILITY) or unchosen),
         str(configurable.get("checkpoint_ns") or ""),
     )
 
