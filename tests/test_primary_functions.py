@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from langgraph_valkey.link import finish
 from langgraph_valkey.primary.records import Receipt
+from langgraph_valkey.sql.transactions import guard
 from tests.primary_ground import (
     SQL,
     STORES,
@@ -342,3 +343,15 @@ async def test_a_function_is_not_called_again_for_another_databases_trouble(
     assert not (await sql_ground.call("commit", asked(), lambda _: 1)).replayed
     locked.dispose()
     away.dispose()
+
+
+def test_errors_on_any_engine_are_noted() -> None:
+    """Also on one that has the address of one that is gone."""
+    outlived = []
+    for _ in range(300):
+        engine = create_engine("sqlite://")
+        guard(engine)
+        guard(engine)
+        assert len(list(engine.dialect.dispatch.handle_error)) == 1
+        outlived.append(engine.dialect)
+        del engine

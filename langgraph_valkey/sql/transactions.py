@@ -7,6 +7,7 @@ committed together, once it has returned.
 from __future__ import annotations
 
 import inspect
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any, TypeVar
@@ -29,13 +30,19 @@ _FAILURE = "lgv_failure"
 """The driver's last error on it meanwhile."""
 
 
+_WATCHED: weakref.WeakSet[Engine] = weakref.WeakSet()
+"""Engines that have our listener. SQLAlchemy's own book goes by `id`, and what it says of
+an engine may be about another one that is gone."""
+
+
 def guard(engine: Engine) -> None:
     """Have an eye on errors that functions meet which are lent a connection of it.
 
     Only on these: SQLAlchemy asks at each statement whether to tell somebody of others.
     """
-    if not event.contains(engine, "handle_error", _note):
+    if engine not in _WATCHED:
         event.listen(engine, "handle_error", _note)
+        _WATCHED.add(engine)
 
 
 def _refuse() -> None:
