@@ -77,7 +77,13 @@ LAYERS = [
 ]
 """Every module of `langgraph_valkey`; each may import only what stands before it."""
 
-CORE = LAYERS[LAYERS.index("link") : LAYERS.index("upkeep") + 1]
+EDGES = {"boundary.faces", "runs.faces", "runs.home_loop", "runs.keeper", "runs.registry"}
+"""Where boundary and runs meet event loops and threads."""
+
+CORE = [
+    *LAYERS[LAYERS.index("link") : LAYERS.index("commits.committed") + 1],
+    *(m for m in LAYERS if m.startswith(("boundary", "runs")) and m not in EDGES),
+]
 """The logic: written once for both faces, so it knows neither event loops nor GLIDE."""
 
 MAY_LOCK = {
@@ -86,6 +92,10 @@ MAY_LOCK = {
     "loss_window.vitals": "it looks at the parts of a window under its lock",
     "loss_window.window": "one saver serves many threads, and the monitor looks after it",
     "known": "one saver serves many threads, and they share what it knows",
+    "boundary.acquaintance": "one saver serves many threads, and they share what it knows",
+    "runs.owner": "a heartbeat tells of it, beside the calls that begin and end attempts",
+    "runs.rewinds": "the monitor tells it of failovers",
+    "runs.settling": "the keeper settles what calls have left",
 }
 """Core modules that may import `threading`, and why."""
 
