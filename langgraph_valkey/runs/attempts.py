@@ -3,8 +3,8 @@
 It ends in one of three ways. It comes to its end, or to an interrupt: then the thread's
 head is recorded, so that its loss can be noticed. It raises what the user's code
 raised: then the caller is told, and nobody runs it again; where there is no caller, it
-is run again some times before. Or it is cut off, by an outage or by being cancelled:
-then it is given free, for whoever recovers.
+is run again some times before. Or it is cut off, by an outage, by being cancelled, or
+since its process leaves: then it is given free, for whoever recovers.
 """
 
 from __future__ import annotations
@@ -223,7 +223,7 @@ async def _give_up(parts: Parts, face: Face, attempt: Attempt, error: BaseExcept
     run = attempt.run
     if isinstance(error, RunTakenOver):
         return
-    end = end_by(attempt, error)
+    end = end_by(parts.owner, attempt, error)
     is_told = await let_go(parts, face, run.fence, end)
     if end is None and isinstance(error, Exception):
         parts.rewinds.left()
@@ -234,11 +234,13 @@ async def _give_up(parts: Parts, face: Face, attempt: Attempt, error: BaseExcept
         )
 
 
-def end_by(attempt: Attempt, error: BaseException) -> RunEnd | None:
+def end_by(owner: Owner, attempt: Attempt, error: BaseException) -> RunEnd | None:
     """How a run ends by an error; None if it is to be brought to its end later."""
     if isinstance(error, ThreadDeleted):
         return RunEnd("cancelled", "", 0)
-    if not isinstance(error, Exception) or isinstance(error, GraphBubbleUp) or is_trouble(error):
+    if not isinstance(error, Exception) or isinstance(error, GraphBubbleUp):
+        return None
+    if is_cut_off(owner, error):
         return None
     is_over = attempt.is_called or attempt.run.attempt >= ATTEMPTS_MOST
     return RunEnd("failed", "", 0) if is_over else None
@@ -312,6 +314,10 @@ def _meets(stops: Any, names: Collection[str]) -> bool:
     return bool(shown) if stops == "*" else bool(shown.intersection(stops or ()))
 
 
-def is_trouble(error: BaseException) -> bool:
-    """Whether this is an error of ours, and not of the user's code."""
-    return isinstance(error, (*OUTAGES, CorruptState))
+def is_cut_off(owner: Owner, error: BaseException) -> bool:
+    """Whether this says nothing about the run: it is an error of ours, or follows one.
+
+    What a run raises after its process has left may come of anything that was closed
+    under it, the user's own clients among them.
+    """
+    return owner.has_left or isinstance(error, (*OUTAGES, CorruptState))

@@ -36,6 +36,7 @@ def leave(parts: Parts, face: Face, until_s: float) -> None:
             finish(parts.settling.settle(face))
             if _waits(parts):
                 time.sleep(DRAIN_PAUSE_S)
+        owner.has_left = True
         finish(owner.tell(primary))
         if owner.active:
             _log.warning(

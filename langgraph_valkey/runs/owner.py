@@ -30,10 +30,13 @@ class Owner:
 
     Attributes:
         id: As what the registry knows it; another one after a fork.
+        has_left: Whether it has left, and waits for no run any more: what it used may be
+            closed under those that are executed still.
     """
 
     def __init__(self, alive_s: float) -> None:
         self.alive_s = alive_s
+        self.has_left = False
         self.after_fork()
         renew_after_fork(self)
 

@@ -25,7 +25,7 @@ from langgraph_valkey.runs.attempts import (
     at_rest,
     end_by,
     execute,
-    is_trouble,
+    is_cut_off,
     let_go,
     look,
     record_end,
@@ -105,9 +105,9 @@ async def redo(parts: Parts, face: Face, run: Run, known: Known | None) -> Verdi
         return BUSY
     except Exception as error:  # noqa: BLE001 - it is the user's, and is reported
         what = type(error).__name__
-        if end_by(came, error):
+        if end_by(parts.owner, came, error):
             return Verdict("failed", f"it raised {what}", error)
-        if is_trouble(error):
+        if is_cut_off(parts.owner, error):
             return Verdict("left", f"it was cut off: {what}", error)
         tried = f"in attempt {came.run.attempt} of {ATTEMPTS_MOST}"
         return Verdict("left", f"it raised {what} {tried}", error)
