@@ -6,11 +6,15 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from langgraph_valkey.errors import ConfigurationError
+from langgraph_valkey.link import finish
 from langgraph_valkey.local import LocalValkey
+from langgraph_valkey.runs import recovering
+from langgraph_valkey.runs.heads import sights
 from tests.failover_ground import until
 from tests.runs_ground import Ground, Trace, chain
 
@@ -63,3 +67,49 @@ async def test_what_is_closed_under_a_run_is_no_end_of_it(ground: Ground, trace:
     graph = other.compiled(chain(trace))
     assert (await other.recover(graph)).rerun == ("r",)
     assert graph.get_state({"configurable": {"thread_id": "t"}}).values == DONE
+
+
+async def test_nothing_is_begun_after_closing(ground: Ground, trace: Trace) -> None:
+    """Nobody says any more that the process lives: another one would execute it as well."""
+    party = ground.join()
+    graph = party.compiled(chain(trace))
+    await party.run(graph, IN, thread_id="t")
+    await party.runs.aclose(0.0)
+    trace.taken()
+    for call in (party.run, party.stream):
+        with pytest.raises(ConfigurationError, match="closed"):
+            await call(graph, IN, thread_id="t", run_id="r")
+    with pytest.raises(ConfigurationError, match="closed"):
+        await party.recover(graph)
+    assert trace.calls == []
+    assert finish(ground.store.blocking.run("r")) is None
+    assert party.runs.health().silent_s is None  # Nor did it say that it lives.
+
+
+@pytest.mark.parametrize("kind", ["sync"])
+async def test_a_recovery_under_way_is_waited_for_and_takes_nothing_over(
+    ground: Ground, trace: Trace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dead = ground.join()
+    trace.die_at("a")
+    await dead.dies(dead.compiled(chain(trace)), IN, thread_id="t", run_id="r")
+    trace.taken()
+    party, other, gate = ground.join(), ground.join(), Gate()
+
+    async def slow(*of: Any) -> Any:
+        gate()
+        return await sights(*of)
+
+    monkeypatch.setattr(recovering, "sights", slow)
+    recovery = asyncio.ensure_future(party.recover(party.compiled(chain(trace))))
+    await until(lambda: party.runs._parts.owner.is_busy)
+    closing = asyncio.ensure_future(party.runs.aclose(10.0))
+    await until(lambda: party.runs._parts.owner.is_leaving)
+    await asyncio.sleep(0.3)
+    assert not closing.done()
+    gate.open()
+    report = await recovery
+    await closing
+    assert (report.rerun, [each.run_id for each in report.failed]) == ((), ["r"])
+    assert trace.calls == []
+    assert (await other.recover(other.compiled(chain(trace)))).rerun == ("r",)

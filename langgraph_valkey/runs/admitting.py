@@ -93,7 +93,8 @@ async def admit(parts: Parts, face: Face, order: Order) -> Attempt | Over:
         RunInProgress: A run of the thread is under way; it says whether this one is
             recorded.
         ReplayIncomplete: The thread is not what the caller takes it for.
-        ConfigurationError: An older run has to be executed again, of an unknown graph.
+        ConfigurationError: An older run has to be executed again, of an unknown graph; or
+            this process leaves.
         ValueError: The run's id was used for something else.
     """
     until_s = face.link.now() + order.wait_s

@@ -23,15 +23,18 @@ DRAIN_PAUSE_S = 0.1
 def leave(parts: Parts, face: Face, until_s: float) -> None:
     """Wait until no run is executed here and all are settled; then say that this leaves.
 
+    From now on no run is begun here, by a recovery that is under way neither: that ends.
+
     Args:
         parts: Those of this process.
         face: The blocking one.
         until_s: For how long to wait, by `time.monotonic`.
     """
     owner, primary = parts.owner, face.primary
+    owner.turn_away()
     try:
         while time.monotonic() < until_s and _waits(parts):
-            if owner.active:
+            if owner.is_busy:
                 finish(owner.live(primary))
             finish(parts.settling.settle(face))
             if _waits(parts):
@@ -43,7 +46,7 @@ def leave(parts: Parts, face: Face, until_s: float) -> None:
                 "%d runs are executed still, and others may take them over in %.0f s: let them end "
                 "before close(), or give it drain_s", len(owner.active), owner.alive_s,
             )  # fmt: skip
-        else:
+        elif not owner.is_busy:
             finish(owner.leave(primary))
     except LanggraphValkeyError as error:
         _log.warning("this process could not leave the registry of runs in order: %s", error)
@@ -51,4 +54,4 @@ def leave(parts: Parts, face: Face, until_s: float) -> None:
 
 def _waits(parts: Parts) -> bool:
     settling = parts.settling
-    return bool(parts.owner.active) or (len(settling) > 0 and not settling.is_hopeless)
+    return parts.owner.is_busy or (len(settling) > 0 and not settling.is_hopeless)

@@ -6,6 +6,9 @@ then commits out.
 
 What it could not tell the registry of its attempts, since that was away, it tells
 later: else its runs would pass for being executed as long as it lives.
+
+One that leaves begins nothing more: nobody says any longer that it lives, so others
+would execute the same runs beside it.
 """
 
 from __future__ import annotations
@@ -13,7 +16,10 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
+from langgraph_valkey.errors import ConfigurationError
 from langgraph_valkey.fork import renew_after_fork
 from langgraph_valkey.primary.contract import Primary
 from langgraph_valkey.primary.records import Fence, RunEnd
@@ -30,12 +36,15 @@ class Owner:
 
     Attributes:
         id: As what the registry knows it; another one after a fork.
+        is_leaving: Whether it leaves, and begins nothing more. A child of one that does is
+            born so.
         has_left: Whether it has left, and waits for no run any more: what it used may be
             closed under those that are executed still.
     """
 
     def __init__(self, alive_s: float) -> None:
         self.alive_s = alive_s
+        self.is_leaving = False
         self.has_left = False
         self.after_fork()
         renew_after_fork(self)
@@ -45,6 +54,7 @@ class Owner:
         self.id = os.urandom(12).hex()
         self._lock = threading.Lock()
         self._active: set[str] = set()
+        self._recoveries = 0
         self._untold: dict[Fence, RunEnd | None] = {}
         self._said_s: float | None = None
 
@@ -54,18 +64,56 @@ class Owner:
         with self._lock:
             return tuple(self._active)
 
-    def begin(self, run_id: str) -> bool:
-        """A run is about to be executed here; False if it is already."""
+    @property
+    def is_busy(self) -> bool:
+        """Whether anything is executed, or looked for, here now."""
         with self._lock:
-            if run_id in self._active:
-                return False
-            self._active.add(run_id)
-            return True
+            return bool(self._active or self._recoveries)
+
+    def begin(self, run_id: str) -> bool:
+        """A run is about to be executed here; False if it is already.
+
+        Raises:
+            ConfigurationError: This is leaving.
+        """
+        with self._lock:
+            self._check_stays()
+            return self._enter(run_id)
+
+    def _enter(self, run_id: str) -> bool:
+        is_new = run_id not in self._active
+        self._active.add(run_id)
+        return is_new
+
+    def _check_stays(self) -> None:
+        if self.is_leaving:
+            raise ConfigurationError("these runs were closed, and none is begun: make a new object")
 
     def end(self, run_id: str) -> None:
         """It is not executed here any more."""
         with self._lock:
             self._active.discard(run_id)
+
+    @contextmanager
+    def recovering(self) -> Iterator[None]:
+        """Runs are looked for, that may then be executed here.
+
+        Raises:
+            ConfigurationError: This is leaving.
+        """
+        with self._lock:
+            self._check_stays()
+            self._recoveries += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._recoveries -= 1
+
+    def turn_away(self) -> None:
+        """It leaves: from now on nothing is begun here."""
+        with self._lock:
+            self.is_leaving = True
 
     def tell_later(self, fence: Fence, end: RunEnd | None) -> None:
         """How an attempt ended could not be told; None if it was given up half-way."""
@@ -87,7 +135,9 @@ class Owner:
             untold = list(self._untold.items())
         count = 0
         for fence, end in untold:
-            if not self.begin(fence.run_id):
+            with self._lock:
+                is_free = self._enter(fence.run_id)
+            if not is_free:
                 continue  # It is executed again already.
             try:
                 run = await primary.run(fence.run_id)
@@ -115,8 +165,8 @@ class Owner:
         return silent_s is None or silent_s >= self.alive_s / BEATS
 
     async def live(self, primary: Primary) -> None:
-        """Say that it lives, if that is due."""
-        if self.is_due:
+        """Say that it lives, if that is due, and it has not left."""
+        if self.is_due and not self.has_left:
             said_s = time.monotonic()
             await primary.alive(self.id, self.alive_s)
             self._said_s = said_s

@@ -92,7 +92,7 @@ async def recover_runs(parts: Parts, face: Face, given: Mapping[str, Known]) -> 
             if run.run_id in active or (run.owner_alive and run.owner != parts.owner.id)
         }
         await _look_after(parts, face, given, page, busy, found)
-        if len(page) < PAGE:
+        if len(page) < PAGE or parts.owner.is_leaving:
             return found.report(face.link.now() - started_s)
         after = page[-1].started_s, page[-1].run_id
 

@@ -88,6 +88,7 @@ async def redo(parts: Parts, face: Face, run: Run, known: Known | None) -> Verdi
 
     Raises:
         Unreachable, OutcomeUnknown: It can't be judged now.
+        ConfigurationError: This process leaves.
     """
     if not parts.owner.begin(run.run_id):
         return BUSY

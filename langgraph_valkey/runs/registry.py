@@ -171,7 +171,8 @@ class Runs:
             RunTakenOver: This process was taken for dead; another one goes on.
             ReplayIncomplete: The thread had lost the turn that this one answers, or went on
                 before this one could begin: what it answers is not asked any more.
-            ConfigurationError: The graph can't be executed by this object.
+            ConfigurationError: The graph can't be executed by this object, or that was
+                closed: nothing is recorded.
             ValueError: An argument can't be used; the run's id was used before.
             Unreachable, WriteRejected, OutcomeUnknown, StoreFull: An outage; where a note
                 says so, the run is recorded, and `recover` brings it to its end.
@@ -215,6 +216,7 @@ class Runs:
 
         Raises:
             Unreachable, OutcomeUnknown: The primary store, or a shard, can't be asked.
+            ConfigurationError: This was closed.
         """
         given = self._parts.graphs.given(graphs)
         return finish(self._recover(self._blocking, given))
@@ -310,8 +312,9 @@ class Runs:
     def close(self, drain_s: float | None = None) -> None:
         """Leave, before the saver and the store are closed. May be called again.
 
-        What is not settled by then is left to whoever recovers next; what is executed still
-        may be taken over when this process counts as dead.
+        Nothing is begun any more, and a recovery that is under way ends. What is not settled
+        by then is left to whoever recovers next; what is executed still may be taken over
+        when this process counts as dead.
 
         Args:
             drain_s: How long to wait for runs to end, and to be settled; 2.4 lag bounds
@@ -360,11 +363,12 @@ class Runs:
     async def _recover(self, face: Face, given: Mapping[str, Known]) -> RunsReport:
         is_left = True
         try:
-            await self._live(face)
-            find = self._parts.graphs.find
-            before = {name: known for name, known in self._given.items() if not find(name, {})}
-            self._given = {**before, **given}
-            report = await recover_runs(self._parts, face, self._given)
+            with self._parts.owner.recovering():
+                await self._live(face)
+                find = self._parts.graphs.find
+                before = {name: known for name, known in self._given.items() if not find(name, {})}
+                self._given = {**before, **given}
+                report = await recover_runs(self._parts, face, self._given)
             is_left = bool(report.busy or report.failed)
         finally:
             self._rewinds.looked(is_left=is_left)
