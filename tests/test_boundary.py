@@ -291,17 +291,32 @@ def test_crossings_are_bounded(monkeypatch: pytest.MonkeyPatch, caplog: Any) -> 
     crossings = Crossings()
     with caplog.at_level(logging.WARNING):
         for thread in ("a", "b", "c"):
-            crossings.note(thread)
-    assert [crossings.due(thread, "") for thread in ("a", "b", "c")] == [0, 1, 1]
+            crossings.note(thread, {})
+    assert [crossings.due(thread, "", "1", "") for thread in ("a", "b", "c")] == [0, 1, 1]
     assert "more than 2 threads" in caplog.text
 
 
 def test_a_commit_meanwhile_is_due_still() -> None:
     crossings = Crossings()
-    crossings.note("t")
-    due = crossings.due("t", "")
-    crossings.note("t")
+    crossings.note("t", {})
+    due = crossings.due("t", "", "1", "")
+    crossings.note("t", {})
     crossings.done("t", "", due)
-    assert crossings.due("t", "") == 2
+    assert crossings.due("t", "", "2", "1") == 2
     crossings.done("t", "", 2)
-    assert crossings.due("t", "") == 0
+    assert crossings.due("t", "", "3", "2") == 0
+
+
+def test_only_what_was_made_after_a_commit_is_due() -> None:
+    """Under durability="async" earlier checkpoints may be stored after it was made."""
+    crossings = Crossings()
+    crossings.note("t", {"": "3"})
+    crossings.note("t", {"": "3"})
+    crossings.note("t", {"": "5", "sub": "7"})
+    assert [crossings.due("t", "", at, "") for at in ("2", "3", "4", "5", "6")] == [0, 0, 2, 2, 3]
+    assert crossings.due("t", "", "1", "3") == 2  # A child, although its clock is behind.
+    assert [crossings.due("t", "sub", at, "") for at in ("7", "8")] == [2, 3]
+    crossings.done("t", "", 2)
+    assert [crossings.due("t", "", at, "") for at in ("4", "5", "6")] == [0, 0, 3]
+    crossings.done("t", "", 3)
+    assert crossings.due("t", "", "9", "8") == 0

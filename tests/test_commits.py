@@ -194,7 +194,7 @@ RUN = Run(
 
 def test_a_turn_is_read_from_a_config() -> None:
     config = config_of(RUN, {"configurable": {"thread_id": "of another"}, "tags": ["kept"]})
-    assert turn_of(config) == ("thread", "turn", Fence("run", 3), "", "")
+    assert turn_of(config) == Turn("thread", "turn", Fence("run", 3), "", "")
     assert (config["tags"], config["metadata"]["run_id"]) == (["kept"], "run")
     assert turn_of({"configurable": {"thread_id": 0}})[:3] == ("0", "", None)
     assert turn_of(None) == NOWHERE

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -218,6 +219,67 @@ def test_a_commit_under_another_durability_brings_the_thread_to_the_tier_itself(
                 asyncio.run(graph.ainvoke({"order_id": order_id}, thread(), durability=durability))
     assert there == [True] * 3
     assert caplog.text.count(f"durability='{durability or 'async'}'") == 1
+
+
+@pytest.mark.parametrize("slow_s", [0.0, 0.02, 0.15])
+def test_what_was_stored_after_a_commit_and_made_before_is_not_taken_for_its_checkpoint(
+    ground: Ground, slow_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tier = InMemorySaver()
+    with ground.tiers(tier=tier) as tiers:
+        put = tiers.saver.put
+
+        def slow(*given: Any) -> Any:
+            time.sleep(slow_s)
+            return put(*given)
+
+        monkeypatch.setattr(tiers.saver, "put", slow)
+        agent(tiers).invoke({"order_id": "7"}, thread())
+        found = tier.get_tuple(thread())
+    assert found is not None
+    assert found.checkpoint["channel_values"]["steps"][0] == "charged 7"
+
+
+@pytest.mark.parametrize("face", ["sync", "async"])
+def test_a_commit_says_that_it_was_made_although_the_tier_is_away(
+    ground: Ground, face: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    tier, asked = InMemorySaver(), list[int]()
+
+    def away_once(of: Any) -> Any:
+        def put(*given: Any) -> Any:
+            asked.append(1)
+            if len(asked) == 1:
+                raise OSError("away")
+            return of(*given)
+
+        return put
+
+    with ground.tiers(tier=tier) as tiers:
+        agent(tiers).update_state(thread(), {"steps": ["begun"]}, "end")
+        monkeypatch.setattr(tier, "put", away_once(tier.put))
+        graph = agent(tiers)
+        if face == "sync":
+            state = graph.invoke({"order_id": "7"}, thread(), durability="exit")
+        else:
+            state = asyncio.run(graph.ainvoke({"order_id": "7"}, thread(), durability="exit"))
+        found = tier.get_tuple(thread())
+    assert state["steps"] == ["begun", "charged 7", "done"]
+    assert "could not be brought to the tier (Unreachable)" in caplog.text
+    assert found is not None  # The next one was brought.
+    assert found.checkpoint["channel_values"]["steps"] == state["steps"]
+
+
+def test_a_config_of_the_nodes_own_is_of_the_same_task(ground: Ground) -> None:
+    tier, there = InMemorySaver(), list[bool]()
+    with ground.tiers(tier=tier) as tiers:
+        own = thread(turn_id="mine")
+        look = lambda _: there.append(tier.get_tuple(thread()) is not None)  # noqa: E731
+        graph = agent(tiers, look, config=own)
+        graph.invoke({"order_id": "1"}, thread(), durability="sync")
+        tier.storage.clear()
+        graph.invoke({"order_id": "2"}, thread(), durability="exit")
+    assert there == [True] * 2
 
 
 def test_a_thread_is_deleted_everywhere_and_for_good(ground: Ground) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from langgraph_valkey import limits
@@ -25,8 +26,16 @@ _log = logging.getLogger("langgraph_valkey")
 @dataclass(slots=True)
 class _Crossed:
     commits: int = 0
+    made_on: list[tuple[int, Mapping[str, str]]] = field(default_factory=list)
+    """Up to which commit, and on which checkpoints these were made."""
     done: dict[str, int] = field(default_factory=dict)
     stopped: set[str] = field(default_factory=set)
+
+    def note(self, on: Mapping[str, str]) -> None:
+        self.commits += 1
+        if self.made_on and self.made_on[-1][1] == on:
+            self.made_on.pop()
+        self.made_on.append((self.commits, on))
 
 
 class Crossings:
@@ -34,7 +43,8 @@ class Crossings:
 
     After a commit the next checkpoint of each namespace is due, since it can't be told
     from outside in which of them the commit was made; that of the graph itself, which
-    comes after all those of its subgraphs, ends it.
+    comes after all those of its subgraphs, ends it. Next is one that was made after the
+    commit: under ``durability="async"`` those of earlier steps may be stored later.
     """
 
     def __init__(self) -> None:
@@ -47,11 +57,16 @@ class Crossings:
         """Forget whoever held the lock in the parent."""
         self._lock = threading.Lock()
 
-    def note(self, thread: str) -> None:
-        """Something was committed."""
+    def note(self, thread: str, on: Mapping[str, str]) -> None:
+        """Something was committed.
+
+        Args:
+            thread: The thread.
+            on: In each namespace that its task is in, the checkpoint it was made on.
+        """
         with self._lock:
             crossed = self._threads.setdefault(thread, _Crossed())
-            crossed.commits += 1
+            crossed.note(on)
             is_full = len(self._threads) > CROSSINGS_MOST
             if is_full:
                 self._threads.popitem(last=False)
@@ -62,12 +77,19 @@ class Crossings:
                 "not waited for any more", CROSSINGS_MOST
             )  # fmt: skip
 
-    def due(self, thread: str, namespace: str) -> int:
+    def due(self, thread: str, namespace: str, checkpoint_id: str, parent_id: str) -> int:
         """Up to which commit a checkpoint of this namespace is due; 0 if it is not."""
         crossed = self._threads.get(thread)
         if crossed is None or crossed.done.get(namespace, 0) >= crossed.commits:
             return 0
-        return crossed.commits
+        with self._lock:
+            made_on = list(crossed.made_on)
+        for commits, on in reversed(made_on):
+            made = on.get(namespace, "")
+            # Its child is after it whatever their clocks say, of which ids are made.
+            if checkpoint_id > made or parent_id == made:
+                return commits if commits > crossed.done.get(namespace, 0) else 0
+        return 0
 
     def is_stopped(self, thread: str, checkpoint_id: str, *, now: bool) -> bool:
         """Whether a run stopped at a checkpoint while the one behind a commit was due.
@@ -91,7 +113,9 @@ class Crossings:
             if crossed is None:
                 return
             crossed.done[namespace] = commits
-            if not namespace and crossed.commits <= commits:
+            if not namespace:
+                crossed.made_on = [made for made in crossed.made_on if made[0] > commits]
+            if not crossed.made_on:
                 del self._threads[thread]
 
     def forget(self, thread: str) -> None:

@@ -21,7 +21,7 @@ one of the two sees the other.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 from langchain_core.runnables import RunnableConfig
@@ -68,9 +68,9 @@ class Boundary:
 
     # --- writing ---------------------------------------------------------------
 
-    def crossed(self, thread_id: str) -> None:
+    def crossed(self, thread_id: str, on: Mapping[str, str]) -> None:
         """Something was committed in a thread: its next checkpoint has to be in the tier."""
-        self._crossings.note(thread_id)
+        self._crossings.note(thread_id, on)
 
     async def put(
         self,
@@ -83,7 +83,8 @@ class Boundary:
         """Store a checkpoint, in the tier as well if it is due there."""
         place = place_of(side.core.prefix, config)
         namespace = place.namespace or ""
-        due = self._crossings.due(place.thread, namespace)
+        line = checkpoint["id"], place.checkpoint_id
+        due = self._crossings.due(place.thread, namespace, *line)
         given = config, checkpoint, metadata, new_versions
         self._require_own_line(side, place, CheckpointTuple(config, checkpoint, metadata))
         try:

@@ -100,15 +100,20 @@ class TieredSaver(ValkeySaver):
         if self._tier is not None:
             check_face(self._tier, face)
 
-    def crossed(self, thread_id: str) -> None:
+    def crossed(self, thread_id: str, on: Mapping[str, str] | None = None) -> None:
         """Something was committed in a thread: its next checkpoint goes to the tier as well.
 
         That happens within the put of that checkpoint, so under durability="sync" it is
         there before the next step. If the tier does not take it, the put raises
         `Unreachable`, and the next one is due.
+
+        Args:
+            thread_id: The thread.
+            on: In each namespace that the committing task is in, the id of the checkpoint
+                it was made on: only one after that is due. If not given, any is.
         """
         if self._tier is not None:
-            self._boundary.crossed(thread_id)
+            self._boundary.crossed(thread_id, on or {})
 
     # --- the blocking face -----------------------------------------------------
 

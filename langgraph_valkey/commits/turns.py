@@ -13,6 +13,8 @@ the graph, in the config::
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from langchain_core.runnables import RunnableConfig
@@ -32,6 +34,9 @@ _UNCHOSEN_DURABILITY = "async"
 """What LangGraph does if not."""
 _TASK_ID = "__pregel_task_id"
 """Where it puts the id of the task that a node or tool runs in (CONFIG_KEY_TASK_ID)."""
+_MADE_ON = "checkpoint_map"
+"""Where it puts the ids of the checkpoints that a task was made on, by their namespaces
+(CONFIG_KEY_CHECKPOINT_MAP)."""
 
 
 class Turn(NamedTuple):
@@ -44,6 +49,8 @@ class Turn(NamedTuple):
         durability: When LangGraph stores checkpoints: "sync", "async" or "exit"; ""
             outside a graph.
         namespace: The checkpoint namespace: "" in the graph itself.
+        made_on: In each namespace that the task is in, the id of the checkpoint it was
+            made on; nothing outside a graph.
     """
 
     thread_id: str
@@ -51,6 +58,7 @@ class Turn(NamedTuple):
     fence: Fence | None
     durability: str
     namespace: str
+    made_on: Mapping[str, str] = MappingProxyType({})
 
 
 def turn_of(config: RunnableConfig | None = None) -> Turn:
@@ -59,27 +67,28 @@ def turn_of(config: RunnableConfig | None = None) -> Turn:
     Args:
         config: A config; that of the node or tool that runs now if not given.
     """
-    given = ensure_config(config)
-    configurable: dict[str, Any] = given.get("configurable") or {}
-    thread_id = configurable.get("thread_id")
-    fence = _fence_in(given)
-    if fence is None and config is not None:
-        # A config of the caller's own, within a run: it still is that run's work.
-        around = ensure_config()
-        if (around.get("configurable") or {}).get("thread_id") == thread_id:
-            fence = _fence_in(around)
-    unchosen = _UNCHOSEN_DURABILITY if _TASK_ID in configurable else ""
+    given = _configurable(config)
+    around = given if config is None else _configurable(None)
+    if around.get("thread_id") != given.get("thread_id"):
+        around = given
+    # A config of the caller's own, within a run: it still is that run's and that task's work.
+    task = given if _TASK_ID in given else around
+    unchosen = _UNCHOSEN_DURABILITY if _TASK_ID in task else ""
     return Turn(
-        _text(thread_id),
-        _text(configurable.get(TURN_ID)),
-        fence,
-        str(configurable.get(_DURABILITY) or unchosen),
-        str(configurable.get("checkpoint_ns") or ""),
+        _text(given.get("thread_id")),
+        _text(given.get(TURN_ID)),
+        _fence_in(given) or _fence_in(around),
+        str(task.get(_DURABILITY) or unchosen),
+        str(task.get("checkpoint_ns") or ""),
+        dict(task.get(_MADE_ON) or {}),
     )
 
 
-def _fence_in(config: RunnableConfig) -> Fence | None:
-    configurable: dict[str, Any] = config.get("configurable") or {}
+def _configurable(config: RunnableConfig | None) -> dict[str, Any]:
+    return ensure_config(config).get("configurable") or {}
+
+
+def _fence_in(configurable: dict[str, Any]) -> Fence | None:
     run_id, attempt = configurable.get(RUN), configurable.get(ATTEMPT)
     if isinstance(run_id, str) and isinstance(attempt, int):
         return Fence(run_id, attempt)

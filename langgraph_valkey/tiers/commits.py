@@ -3,13 +3,15 @@
 Once something was committed in a thread, the thread's next checkpoint goes to the tier,
 within the step that made the commit (see `boundary`). That holds under
 ``durability="sync"``, which `StateTiers.run` sets. Under any other a step's checkpoint
-may be stored long after it: so the present one is brought there by the commit itself.
+may be stored long after it: so the present one is brought there by the commit itself,
+as far as it is stored, and the one after the commit when it is.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from langchain_core.runnables import RunnableConfig
@@ -21,6 +23,7 @@ from langgraph_valkey.commits.committed import Committed, Key, Payload
 from langgraph_valkey.commits.committed import Outbox as OutboxOf
 from langgraph_valkey.commits.outbox import Outbox
 from langgraph_valkey.commits.turns import Turn, turn_of
+from langgraph_valkey.errors import LanggraphValkeyError
 from langgraph_valkey.link import finish
 from langgraph_valkey.primary.contract import PrimaryStore
 from langgraph_valkey.primary.records import Outgoing, Purged, Receipt, Scope
@@ -82,7 +85,8 @@ class TierCommits:
         asked = turn, op, key, payload, fn, scope, on_mismatch, outbox
         receipt = finish(commits.commit(self.primary.blocking, *asked))
         if self._committed(turn, receipt, outbox):
-            self.saver.carry(turn.thread_id, turn.namespace)
+            with _told():
+                self.saver.carry(turn.thread_id, turn.namespace)
         return receipt
 
     async def acommit(
@@ -102,7 +106,8 @@ class TierCommits:
         asked = turn, op, key, payload, fn, scope, on_mismatch, outbox
         receipt = await commits.commit(self.primary.loops, *asked)
         if self._committed(turn, receipt, outbox):
-            await self.saver.acarry(turn.thread_id, turn.namespace)
+            with _told():
+                await self.saver.acarry(turn.thread_id, turn.namespace)
         return receipt
 
     def _committed(self, turn: Turn, receipt: Receipt, outbox: Sequence[Outgoing]) -> bool:
@@ -111,7 +116,7 @@ class TierCommits:
             self.outbox.wake()
         if not turn.thread_id:
             return False
-        self.saver.crossed(turn.thread_id)
+        self.saver.crossed(turn.thread_id, turn.made_on)
         if turn.durability not in ("async", "exit"):
             return False
         if not self._warned:
@@ -184,6 +189,21 @@ class TierCommits:
     async def apurge(self, older_than_s: float) -> Purged:
         """See `purge`."""
         return await self.primary.loops.purge(older_than_s)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Log why a checkpoint could not be carried: the commit was made, and must say so.
+
+    The thread's next checkpoint is due in the tier all the same.
+    """
+    try:
+        yield
+    except LanggraphValkeyError as error:
+        _log.warning(
+            "a commit was made, but its thread's checkpoint could not be brought to the tier (%s): "
+            "the next one will be", type(error).__name__
+        )  # fmt: skip
 
 
 def _turn_named(config: RunnableConfig | None) -> tuple[str, str]:
