@@ -180,6 +180,7 @@ class Party:
     def fall_silent(self) -> None:
         """Let nobody believe that it lives."""
         self.runs._keeper.stop()
+        self.runs._heart.stop()
         finish(self.store.blocking.alive(self.runs.health().owner, 0.0))
 
     def known(self, run_id: str) -> Run:

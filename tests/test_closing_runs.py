@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from langgraph_valkey.errors import ConfigurationError
+from langgraph_valkey.errors import ConfigurationError, Unreachable
 from langgraph_valkey.link import finish
 from langgraph_valkey.local import LocalValkey
 from langgraph_valkey.runs import recovering
@@ -113,3 +114,78 @@ async def test_a_recovery_under_way_is_waited_for_and_takes_nothing_over(
     assert (report.rerun, [each.run_id for each in report.failed]) == ((), ["r"])
     assert trace.calls == []
     assert (await other.recover(other.compiled(chain(trace)))).rerun == ("r",)
+
+
+async def test_it_passes_for_alive_while_its_runs_are_waited_for(
+    ground: Ground, trace: Trace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Looking at a shard that is being failed over takes seconds."""
+    party, gate, shard = ground.join(owner_alive_s=0.6), Gate(), Gate()
+    trace.on["a"] = gate
+
+    async def slow(_: Any) -> int:
+        shard()
+        return 0
+
+    monkeypatch.setattr(party.runs._parts.settling, "settle", slow)
+    graph = party.compiled(chain(trace))
+    running = asyncio.ensure_future(party.run(graph, IN, thread_id="t", run_id="r"))
+    await until(lambda: trace.calls == ["a"])
+    closing = asyncio.ensure_future(party.runs.aclose(10.0))
+    await until(lambda: party.runs._parts.owner.is_leaving)
+    for _ in range(15):
+        await asyncio.sleep(0.1)
+        assert party.known("r").owner_alive
+    gate.open()
+    assert await running == DONE
+    shard.open()
+    await closing
+    assert not party.known("r").owner_alive
+
+
+async def test_a_shard_that_is_away_ends_no_waiting_for_runs(
+    ground: Ground,
+    trace: Trace,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    party, gate = ground.join(), Gate()
+    trace.on["a"] = gate
+
+    async def away(_: Any) -> int:
+        raise Unreachable("the shard is away")
+
+    monkeypatch.setattr(party.runs._parts.settling, "settle", away)
+    graph = party.compiled(chain(trace))
+    running = asyncio.ensure_future(party.run(graph, IN, thread_id="t", run_id="r"))
+    await until(lambda: trace.calls == ["a"])
+    caplog.clear()
+    caplog.set_level(logging.WARNING, "langgraph_valkey")
+    await party.runs.aclose(0.5)
+    said = [each.getMessage() for each in caplog.records if "runs" in each.getMessage()]
+    assert [each for each in said if "executed still" in each]
+    assert [each for each in said if "could be settled" in each]
+    gate.open()
+    assert await running == DONE
+
+
+async def test_runs_that_end_are_waited_for_though_a_shard_is_away(
+    ground: Ground, trace: Trace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    party, gate = ground.join(), Gate()
+    trace.on["a"] = gate
+
+    async def away(_: Any) -> int:
+        raise Unreachable("the shard is away")
+
+    monkeypatch.setattr(party.runs._parts.settling, "settle", away)
+    graph = party.compiled(chain(trace))
+    running = asyncio.ensure_future(party.run(graph, IN, thread_id="t", run_id="r"))
+    await until(lambda: trace.calls == ["a"])
+    closing = asyncio.ensure_future(party.runs.aclose(20.0))
+    await asyncio.sleep(0.4)
+    assert not closing.done()
+    gate.open()
+    assert await running == DONE
+    await asyncio.wait_for(closing, 10.0)
+    assert not party.known("r").owner_alive

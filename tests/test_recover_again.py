@@ -83,7 +83,7 @@ async def test_it_is_looked_again_while_an_owner_may_live(ground: Ground, trace:
     before = ground.join(owner_alive_s=0.5)
     with dying(), pytest.raises(Died):
         await before.run(before.compiled(chain(trace)), IN, thread_id="t", run_id="r")
-    before.runs._keeper.stop()
+    before.runs._heart.stop()
     other = ground.join(owner_alive_s=0.3)
     graph = other.compiled(chain(trace))
     assert (await other.recover(graph)).busy == ("r",)

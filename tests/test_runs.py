@@ -356,7 +356,7 @@ async def test_a_process_says_that_it_lives_while_it_waits_for_a_shard(
 async def test_its_thread_ends_with_it(ground: Ground, trace: Trace) -> None:
     party = ground.join(owner_alive_s=0.3)
     await party.run(party.compiled(chain(trace)), IN, thread_id="t")
-    threads = tuple(party.runs._keeper._threads)
+    threads = [each for each in (party.runs._heart._thread, party.runs._keeper._thread) if each]
     assert len(threads) == 2
     gone = weakref.ref(party.runs)
     ground._parties.remove(party)
@@ -374,9 +374,10 @@ async def test_a_forked_child_is_another_owner(ground: Ground, trace: Trace) -> 
     runs, before = party.runs, party.runs.health()
     runs._parts.owner.after_fork()
     runs._parts.settling.after_fork()
-    runs._keeper.stop()
-    runs._keeper._ended.clear()
-    runs._keeper.after_fork()
+    for each in (runs._heart, runs._keeper):
+        each.stop()
+        each._ended.clear()
+        each.after_fork()
     assert runs.health().owner != before.owner
     assert (runs.health().settling, before.settling) == (0, 1)
     await party.run(party.compiled(chain(trace)), IN, thread_id="u", run_id="r")

@@ -1,8 +1,9 @@
-"""The keeper: daemon threads that do for a `Runs`, again and again, what no call does.
+"""Keepers: daemon threads that do for a `Runs`, again and again, what no call does.
 
 One says that this process lives; one settles runs, and begins a recovery after a
 failover was noticed. They are two, since looking at a shard that is being failed over
-takes seconds: meanwhile the process must not pass for dead.
+takes seconds: meanwhile the process must not pass for dead. Nor may it while it waits
+for its runs to end, so the first one is stopped last.
 
 They start with the first run and end when their `Runs` is closed or gone, which they do
 not keep alive.
@@ -26,61 +27,66 @@ ROUND_S = 1.0
 
 
 class Keeper:
-    """A thread for each step; safe to use from many threads.
+    """A thread that takes a step again and again; safe to use from many threads.
 
     Args:
         kept: What it looks after.
-        steps: What it does with that, each again and again, and how often in seconds.
+        step: What it does with that.
+        round_s: How often, in seconds; at least once in `ROUND_S`.
     """
 
-    def __init__(self, kept: Any, *steps: tuple[Callable[[Any], None], float]) -> None:
+    def __init__(self, kept: Any, step: Callable[[Any], None], round_s: float) -> None:
         self._kept = weakref.ref(kept)
-        self._steps = steps
+        self._step = step
+        self._round_s = round_s
         self._begin()
         renew_after_fork(self)
 
     def _begin(self) -> None:
         self._lock = threading.Lock()
-        self._threads: list[threading.Thread] = []
-        self._wanted = [threading.Event() for _ in self._steps]
+        self._thread: threading.Thread | None = None
+        self._wanted = threading.Event()
         self._ended = threading.Event()
 
     def after_fork(self) -> None:
-        """Begin anew: the threads are the parent's."""
+        """Begin anew: the thread is the parent's."""
         ended = self._ended.is_set()
         self._begin()
         if ended:
             self._ended.set()
 
     def start(self) -> None:
-        """See to it that it runs."""
-        if self._threads:
+        """See to it that it runs.
+
+        Raises:
+            RuntimeError: The system has no thread for it now; it is tried again next time.
+        """
+        if self._thread is not None:
             return
         with self._lock:
-            if self._threads or self._ended.is_set():
+            if self._thread is not None or self._ended.is_set():
                 return
-            for (step, round_s), wanted in zip(self._steps, self._wanted, strict=True):
-                thread = threading.Thread(
-                    target=_keep,
-                    args=(self._kept, step, wanted, self._ended, min(ROUND_S, round_s)),
-                    name="langgraph-valkey-keeper",
-                    daemon=True,
-                )
-                thread.start()
-                self._threads.append(thread)
+            round_s = min(ROUND_S, self._round_s)
+            thread = threading.Thread(
+                target=_keep,
+                args=(self._kept, self._step, self._wanted, self._ended, round_s),
+                name="langgraph-valkey-keeper",
+                daemon=True,
+            )
+            thread.start()
+            self._thread = thread
 
     def wake(self) -> None:
         """Look now."""
-        for wanted in self._wanted:
-            wanted.set()
+        self._wanted.set()
 
     def stop(self) -> None:
-        """End it, after its rounds."""
+        """End it, after its round."""
         self._ended.set()
         self.wake()
-        for thread in self._threads:
-            if thread is not threading.current_thread():
-                thread.join()
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join()
 
 
 def _keep(

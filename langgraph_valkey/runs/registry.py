@@ -103,7 +103,8 @@ class Runs:
         self._blocking: Face = BlockingFace(saver, store, self._home)
         self._loops: Face = LoopFace(saver, store)
         beat_s = owner_alive_s / BEATS
-        self._keeper = Keeper(self, (Runs.say_alive, beat_s), (Runs.tend, beat_s))
+        self._heart = Keeper(self, Runs.say_alive, beat_s)
+        self._keeper = Keeper(self, Runs.tend, beat_s)
 
     def register(
         self,
@@ -323,8 +324,8 @@ class Runs:
         if drain_s is None:
             bound_s = self._saver.settings.lag_bound_s
             drain_s = limits.CLOSE_DRAIN_BOUNDS * bound_s + DRAIN_SLACK_S
-        self._keeper.stop()
-        leave(self._parts, self._blocking, time.monotonic() + drain_s)
+        until_s = time.monotonic() + drain_s
+        leave(self._parts, self._blocking, self._keeper, self._heart, until_s)
 
     async def aclose(self, drain_s: float | None = None) -> None:
         """See `close`. Other tasks run meanwhile."""
@@ -358,6 +359,7 @@ class Runs:
         if face is self._loops:
             self._home.remember()
         await self._parts.owner.live(face.primary)
+        self._heart.start()
         self._keeper.start()
 
     async def _recover(self, face: Face, given: Mapping[str, Known]) -> RunsReport:
