@@ -1,4 +1,7 @@
-"""Closing `Runs`: what is executed is waited for, or left for others to execute again."""
+"""Closing `Runs`: what is executed is waited for, or left for others to execute again.
+
+And the threads that see to that, where the system has none.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,8 @@ from langgraph_valkey.link import finish
 from langgraph_valkey.local import LocalValkey
 from langgraph_valkey.runs import recovering
 from langgraph_valkey.runs.heads import sights
+from langgraph_valkey.runs.report import RunsReport
+from langgraph_valkey.runs.rewinds import Rewinds
 from tests.failover_ground import until
 from tests.runs_ground import Ground, Trace, chain
 
@@ -124,7 +129,8 @@ async def test_it_passes_for_alive_while_its_runs_are_waited_for(
     trace.on["a"] = gate
 
     async def slow(_: Any) -> int:
-        shard()
+        if threading.current_thread() is not party.runs._keeper._thread:
+            shard()
         return 0
 
     monkeypatch.setattr(party.runs._parts.settling, "settle", slow)
@@ -189,3 +195,62 @@ async def test_runs_that_end_are_waited_for_though_a_shard_is_away(
     assert await running == DONE
     await asyncio.wait_for(closing, 10.0)
     assert not party.known("r").owner_alive
+
+
+@pytest.fixture
+def threadless(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """What threads can't be started, by what their names begin with; to be changed."""
+    names: set[str] = set()
+    real = threading.Thread.start
+
+    def start(thread: threading.Thread) -> None:
+        if thread.name.startswith(tuple(names)):
+            raise RuntimeError("can't start new thread")
+        real(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    return names
+
+
+def test_a_recovery_that_finds_no_thread_is_due_again(threadless: set[str]) -> None:
+    rewinds, recovered = Rewinds(15.0), threading.Event()
+
+    def recover() -> Any:
+        recovered.set()
+        return RunsReport((), (), (), (), (), (), (), 0.0)
+
+    threadless.add("langgraph-valkey-recovery")
+    rewinds.lost()
+    assert rewinds.begin()
+    with pytest.raises(RuntimeError, match="new thread"):
+        rewinds.launch(recover)
+    threadless.clear()
+    assert rewinds.begin()
+    rewinds.launch(recover)
+    assert recovered.wait(10)
+
+
+async def test_a_keeper_that_finds_no_thread_is_started_by_the_next_run(
+    ground: Ground, trace: Trace, threadless: set[str]
+) -> None:
+    party = ground.join()
+    graph, heart, keeper = party.compiled(chain(trace)), party.runs._heart, party.runs._keeper
+
+    def fail() -> None:
+        raise RuntimeError("can't start new thread")
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(keeper, "start", fail)  # The second one of the two.
+        with pytest.raises(RuntimeError, match="new thread"):
+            await party.run(graph, IN, thread_id="t", run_id="r")
+    assert (heart._thread is None, keeper._thread is None) == (False, True)
+    assert (trace.calls, finish(ground.store.blocking.run("r"))) == ([], None)
+    assert await party.run(graph, IN, thread_id="t", run_id="r") == DONE
+    assert keeper._thread is not None
+    threadless.add("langgraph-valkey-keeper")
+    other = ground.join()
+    graph = other.compiled(chain(trace))
+    with pytest.raises(RuntimeError, match="new thread"):
+        await other.run(graph, IN, thread_id="u")
+    threadless.clear()
+    assert await other.run(graph, IN, thread_id="u") == DONE

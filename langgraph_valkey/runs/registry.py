@@ -11,7 +11,6 @@ input. What they have committed is not done twice (see `commits`).
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import AsyncGenerator, Generator, Mapping
 from contextlib import aclosing
@@ -40,7 +39,7 @@ from langgraph_valkey.runs.owner import BEATS, Owner
 from langgraph_valkey.runs.receipts_note import WithReceipts
 from langgraph_valkey.runs.recovering import recover_runs
 from langgraph_valkey.runs.report import RunsHealth, RunsReport
-from langgraph_valkey.runs.rewinds import Rewinds, recover_quietly
+from langgraph_valkey.runs.rewinds import Rewinds
 from langgraph_valkey.runs.settling import Settling
 from langgraph_valkey.saver import ValkeySaver
 
@@ -343,16 +342,7 @@ class Runs:
             self._rewinds.lost()
         is_able = self._recover_on_rewind and (len(self._parts.graphs) or self._given)
         if is_able and self._rewinds.begin():
-            # In a thread of its own, since it executes graphs.
-            threading.Thread(
-                target=self._recover_quietly, name="langgraph-valkey-recovery", daemon=True
-            ).start()
-
-    def _recover_quietly(self) -> None:
-        try:
-            recover_quietly(self.recover)
-        finally:
-            self._rewinds.end()
+            self._rewinds.launch(self.recover)
 
     async def _live(self, face: Face) -> None:
         """Say that this process lives, and see to it that this goes on."""

@@ -58,7 +58,7 @@ class Rewinds:
             self._due_s += [now_s, now_s + AGAIN * self._alive_s]
 
     def lost(self) -> None:
-        """A run of this process was found to be lost."""
+        """A run of this process was found to be lost: it is looked at once."""
         with self._lock:
             self._due_s.append(time.monotonic())
 
@@ -75,7 +75,7 @@ class Rewinds:
             self._again_s = min(self._again_s, time.monotonic() + self._pause_s)
 
     def begin(self) -> bool:
-        """Whether a recovery is due; then it is under way until `end`."""
+        """Whether a recovery is due; then it is to be launched."""
         now_s = time.monotonic()
         with self._lock:
             if all(due_s > now_s for due_s in (self._again_s, *self._due_s)):
@@ -85,12 +85,28 @@ class Rewinds:
             self._due_s = [due_s for due_s in self._due_s if due_s > now_s]
             return True
 
-    def end(self) -> None:
-        """The recovery has ended."""
-        self._under_way.release()
+    def launch(self, recover: Callable[[], RunsReport]) -> None:
+        """Do the recovery that has begun; in a thread of its own, since it executes graphs.
+
+        Raises:
+            RuntimeError: The system has no thread for it now. It is due again.
+        """
+
+        def work() -> None:
+            try:
+                _recover_quietly(recover)
+            finally:
+                self._under_way.release()
+
+        try:
+            threading.Thread(target=work, name="langgraph-valkey-recovery", daemon=True).start()
+        except BaseException:
+            self._under_way.release()
+            self.lost()
+            raise
 
 
-def recover_quietly(recover: Callable[[], RunsReport]) -> None:
+def _recover_quietly(recover: Callable[[], RunsReport]) -> None:
     """Recover where nobody is told but by the log."""
     try:
         report = recover()
