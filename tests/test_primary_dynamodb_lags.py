@@ -251,8 +251,7 @@ def test_what_is_dropped_and_what_is_kept(face: DynamoFace, client: Any) -> None
     finish(face.end_run(Fence("1", 1), RunEnd("failed", "", 0)))
     finish(face.start_run(new_run("2", "another thread")))
     finish(face.acquire("report", "me", 0))
-    finish(face.bury("thread"))
-    finish(face.buried("thread", "1-stamp"))
+    finish(face.buried(finish(face.bury("thread")), "1-stamp"))
     assert finish(face.purge(99)) == Purged(commits=0, runs=0, tombstones=0)
     assert finish(face.purge(-1)) == Purged(commits=1, runs=1, tombstones=1)
     items = client.scan(TableName=face._table.name)["Items"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 
+from langgraph_valkey.primary.records import Tombstone
 from tests.primary_ground import (
     AWKWARD,
     Ground,
@@ -95,19 +96,39 @@ async def test_a_deletion_is_recorded_and_confirmed(ground: Ground) -> None:
     assert (made.thread_id, made.stamp) == ("thread", "")
     assert abs(made.buried_s - time.time()) < 2
     assert await ground.call("tombstone", "thread") == made
-    await ground.call("buried", "thread", "0000000000000017")
+    await ground.call("buried", made, "0000000000000017")
     assert (await ground.call("tombstone", "thread")).stamp == "0000000000000017"
-    await ground.call("buried", "no such thread", "0000000000000017")
+    await ground.call("buried", Tombstone("no such thread", 1.5), "0000000000000017")
     assert await ground.call("tombstone", "no such thread") is None
 
 
 async def test_a_thread_that_is_deleted_again_has_a_new_tombstone(ground: Ground) -> None:
     first = await ground.call("bury", "thread")
-    await ground.call("buried", "thread", "0000000000000017")
+    await ground.call("buried", first, "0000000000000017")
     again = await ground.call("bury", "thread")
     assert again.stamp == ""
     assert again.buried_s >= first.buried_s
     assert await ground.call("tombstones", since_s=LONG_S, limit=5) == [again]
+
+
+async def test_the_stamp_of_a_deletion_never_goes_back(ground: Ground) -> None:
+    """A reader that stood still since it read a tombstone, or a slow first deleter."""
+    stamps = [f"{number:016d}" for number in (17, 18, 19)]
+
+    async def stamp() -> str:
+        return str((await ground.call("tombstone", "thread")).stamp)
+
+    first = await ground.call("bury", "thread")
+    await asyncio.sleep(0.01)
+    again = await ground.call("bury", "thread")
+    await ground.call("buried", first, stamps[0])
+    assert await stamp() == "", "the later deletion was not completed by that"
+    await ground.call("buried", again, stamps[1])
+    for tomb in (first, again):
+        await ground.call("buried", tomb, stamps[0])
+        assert await stamp() == stamps[1]
+    await ground.call("buried", first, stamps[2])
+    assert await stamp() == stamps[2], "the server deleted for the first one last"
 
 
 async def test_tombstones_come_page_by_page(ground: Ground) -> None:

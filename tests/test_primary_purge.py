@@ -114,16 +114,16 @@ async def test_receipts_tell_of_all_that_is_kept(ground: Ground) -> None:
 
 
 async def test_a_durable_delete_is_kept_until_the_server_knows_it(ground: Ground) -> None:
-    await ground.call("bury", "told")
-    await ground.call("buried", "told", "1-stamp")
-    await ground.call("bury", "untold")
-    await ground.call("bury", "again")
-    await ground.call("buried", "again", "1-stamp")
-    await ground.call("bury", "again")
+    told = await ground.call("bury", "told")
+    await ground.call("buried", told, "1-stamp")
+    untold = await ground.call("bury", "untold")
+    again = await ground.call("bury", "again")
+    await ground.call("buried", again, "1-stamp")
+    again = await ground.call("bury", "again")
     assert (await purged(ground)).tombstones == 1
     assert await ground.call("tombstone", "told") is None
     assert await ground.call("tombstone", "untold") is not None
     assert await ground.call("tombstone", "again") is not None
-    await ground.call("buried", "untold", "2-stamp")
-    await ground.call("buried", "again", "2-stamp")
+    await ground.call("buried", untold, "2-stamp")
+    await ground.call("buried", again, "2-stamp")
     assert (await purged(ground)).tombstones == 2

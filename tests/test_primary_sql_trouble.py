@@ -246,9 +246,9 @@ async def test_what_a_run_that_may_be_run_again_committed_is_kept(sql_ground: Sq
     request = asked(turn=run.turn_id, fence=run.fence)
     await sql_ground.call("commit", request, lambda _: 1)
     await sql_ground.call("commit", asked("another turn"), lambda _: 1)
-    await sql_ground.call("bury", "thread")
+    tomb = await sql_ground.call("bury", "thread")
     assert await sql_ground.call("purge", 0.0) == Purged(commits=1, runs=0, tombstones=0)
     assert (await sql_ground.call("commit", request, lambda _: 2)).replayed
-    await sql_ground.call("buried", "thread", "1-stamp")
+    await sql_ground.call("buried", tomb, "1-stamp")
     await sql_ground.call("end_run", run.fence, RunEnd("failed", "", 0))
     assert await sql_ground.call("purge", 0.0) == Purged(commits=1, runs=1, tombstones=1)

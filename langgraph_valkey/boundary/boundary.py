@@ -309,16 +309,15 @@ class Boundary:
             )
         thread = place_of_thread(side.core.prefix, thread_id).thread
         registry = side.primary if durable is not False else None
-        if registry is not None:
-            await registry.bury(thread)
+        tomb = await registry.bury(thread) if registry is not None else None
         if side.tier is not None:
             await side.tier.delete_thread(thread)
         stamp = await side.core.delete_thread(side.link, thread_id)
         if side.tier is not None:
             await side.tier.delete_thread(thread)
         self._forget(thread)
-        if registry is not None:
-            await registry.buried(thread, stamp.decode())
+        if registry is not None and tomb is not None:
+            await registry.buried(tomb, stamp.decode())
 
     def _forget(self, thread: str) -> None:
         self._crossings.forget(thread)

@@ -46,7 +46,7 @@ async def complete(side: Side, place: Place, tomb: Tombstone) -> bool:
     done = await rejoin(side.core.window, side.link, place, [entry], {})
     side.core.known.forget(place.thread)
     if not tomb.stamp and side.primary is not None:
-        await side.primary.buried(place.thread, stamp.decode())
+        await side.primary.buried(tomb, stamp.decode())
     return done.outcome.replayed > 0
 
 

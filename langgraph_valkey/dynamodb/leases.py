@@ -116,14 +116,14 @@ class Tombstones(Part):
         )
         return _tombstone_of(row)
 
-    async def buried(self, thread_id: str, stamp: str) -> None:
-        """The Valkey server has deleted it, under this stamp."""
+    async def buried(self, tomb: Tombstone, stamp: str) -> None:
+        """The Valkey server has deleted it, under this stamp; see `contract.Primary.buried`."""
         try:
             await self._table.update(
-                key_of("tombstone", thread_id),
-                {"stamp": word(stamp)},
+                key_of("tombstone", tomb.thread_id),
+                {"stamp": word(stamp), "buried_s": number(tomb.buried_s)},
                 "SET #stamp = :stamp",
-                "attribute_exists(#pk) AND (attribute_not_exists(#stamp) OR #stamp < :stamp)",
+                "(attribute_not_exists(#stamp) AND #buried_s = :buried_s) OR #stamp < :stamp",
             )
         except Refused:
             return

@@ -158,8 +158,12 @@ class Primary(Protocol):
         """Delete a thread for good: recorded before anything else is done about it."""
         ...
 
-    async def buried(self, thread_id: str, stamp: str) -> None:
-        """The Valkey server has deleted it, under this stamp."""
+    async def buried(self, tomb: Tombstone, stamp: str) -> None:
+        """The Valkey server has deleted it, under this stamp; a tombstone's stamp only grows.
+
+        Of a deletion that was asked for after `tomb` was read this says nothing: one that
+        has no stamp yet gets none by it.
+        """
         ...
 
     async def tombstone(self, thread_id: str) -> Tombstone | None:

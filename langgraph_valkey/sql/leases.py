@@ -79,10 +79,14 @@ class SqlTombstones(SqlPart):
         )
         return await self._database.write(lambda at: _tombstone(at.execute(burying).one()))
 
-    async def buried(self, thread_id: str, stamp: str) -> None:
+    async def buried(self, tomb: Tombstone, stamp: str) -> None:
         """The Valkey server has deleted it; see `Primary`."""
         tombstones = self._tables.tombstones.c
-        confirming = update(self._tables.tombstones).where(tombstones.id == digest_of(thread_id))
+        is_new, is_that_one = tombstones.stamp == "", tombstones.buried_s == tomb.buried_s
+        confirming = update(self._tables.tombstones).where(
+            tombstones.id == digest_of(tomb.thread_id),
+            or_(and_(is_new, is_that_one), and_(~is_new, tombstones.stamp < stamp)),
+        )
         await self._database.write(lambda at: at.execute(confirming.values(stamp=stamp)).rowcount)
 
     async def tombstone(self, thread_id: str) -> Tombstone | None:
