@@ -84,7 +84,8 @@ class Keeper:
         """End it, after its round."""
         self._ended.set()
         self.wake()
-        thread = self._thread
+        with self._lock:  # One that is being started is waited for, too.
+            thread = self._thread
         if thread is not None and thread is not threading.current_thread():
             thread.join()
 
