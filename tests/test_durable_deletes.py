@@ -102,13 +102,10 @@ async def test_whoever_reads_completes_what_a_deleter_left(
     class Death(BaseException):
         """The process is gone."""
 
-    deletes: list[str] = []
-
     def die(method: str) -> None:
-        if method == "delete_thread":
-            deletes.append(method)
-            if dies_at == ("tier", "tier again")[len(deletes) - 1]:
-                raise Death
+        """It deletes from the tier, and looks there whether to do so again."""
+        if dies_at == {"delete_thread": "tier", "get_tuple": "tier again"}.get(method):
+            raise Death
 
     async def die_at_once(*_: Any) -> Any:
         raise Death
@@ -155,6 +152,32 @@ async def test_what_a_run_stores_while_its_thread_is_deleted_goes_along(
     monkeypatch.setattr(ground.saver._core, "delete_thread", meanwhile)
     await ground.face.adelete_thread(ground.thread)
     assert await ground.stored() == []
+
+
+async def test_a_late_deleter_leaves_what_was_begun_anew(
+    ground: Ground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the server and the tier's second turn the thread is begun anew, and commits."""
+    graph = await fill(ground)
+    delete = ground.saver._core.delete_thread
+
+    async def then_anew(*given: Any) -> bytes:
+        stamp = await delete(*given)
+        anew = {"thread_id": ground.thread}
+        if ground.face.kind == "async":
+            await graph.ainvoke(INPUT, {"configurable": anew}, durability="sync")
+        else:
+            graph.invoke(INPUT, {"configurable": anew}, durability="sync")
+        ground.tier.before = lambda _: ground.saver.crossed(ground.thread)
+        return stamp
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ground.saver._core, "delete_thread", then_anew)
+        await ground.face.adelete_thread(ground.thread)
+    ground.tier.before = lambda _: None
+    assert len(await ground.stored()) == len(NODES)
+    later = numbered_id(9)
+    assert ground.saver._boundary._crossings.due(ground.thread, "", later, ""), "is due still"
 
 
 @asynccontextmanager

@@ -13,10 +13,10 @@ finds nothing, is answered by the server alone, since the thread is there.
 
 **Order.** The server first, then the tier: it refuses a write to a thread that was
 deleted. A thread that is deleted goes from the tier, from the server, and from the tier
-once more. If the deleter dies after the first, the server still has the thread, and
-nothing comes back that was gone; the last takes away what a run stored there meanwhile.
-That run looks after storing whether the thread was deleted, and cleans up by itself, so
-one of the two sees the other.
+once more, unless it was begun anew by then. If the deleter dies after the first, the
+server still has the thread, and nothing comes back that was gone; the last takes away
+what a run stored there meanwhile. That run looks after storing whether the thread was
+deleted, and cleans up by itself, so one of the two sees the other.
 """
 
 from __future__ import annotations
@@ -313,15 +313,13 @@ class Boundary:
         if side.tier is not None:
             await side.tier.delete_thread(thread)
         stamp = await side.core.delete_thread(side.link, thread_id)
-        if side.tier is not None:
-            await side.tier.delete_thread(thread)
-        self._forget(thread)
-        if registry is not None and tomb is not None:
-            await registry.buried(tomb, stamp.decode())
-
-    def _forget(self, thread: str) -> None:
+        # Before anything else: from here on it may be begun anew, and that life commits, too.
         self._crossings.forget(thread)
         self._known.forget(thread)
+        if side.tier is not None:
+            await burials.clear(side.tier, thread, stamp)
+        if registry is not None and tomb is not None:
+            await registry.buried(tomb, stamp.decode())
 
     async def rebury(self, side: Side, since_s: float) -> int:
         """Complete the durable deletes of the last while; see `burials.rebury`."""

@@ -13,6 +13,7 @@ of the two servers' clocks is taken for the old one.
 from __future__ import annotations
 
 from langgraph_valkey.boundary.carrying import Side, address, label_of
+from langgraph_valkey.boundary.faces import TierFace
 from langgraph_valkey.boundary.joining import deletion, rejoin
 from langgraph_valkey.place import Place, place_of_thread
 from langgraph_valkey.primary.records import Tombstone
@@ -24,6 +25,13 @@ PAGE = 200
 def stamp_of(tomb: Tombstone) -> bytes:
     """Up to which creation threads are dead by it, 16 digits."""
     return tomb.stamp.encode() or b"%016d" % round(tomb.buried_s * 1e6)
+
+
+async def clear(tier: TierFace, thread: str, stamp: bytes) -> None:
+    """Delete what the tier has of a thread, unless that was begun after the deletion."""
+    top = await tier.get_tuple(address(thread, ""))
+    if top is not None and label_of(top).gen.encode() <= stamp:
+        await tier.delete_thread(thread)
 
 
 async def complete(side: Side, place: Place, tomb: Tombstone) -> bool:
@@ -39,9 +47,7 @@ async def complete(side: Side, place: Place, tomb: Tombstone) -> bool:
     """
     stamp = stamp_of(tomb)
     if side.tier is not None and not tomb.stamp:  # Else it went from there before.
-        top = await side.tier.get_tuple(address(place.thread, ""))
-        if top is not None and label_of(top).gen.encode() <= stamp:
-            await side.tier.delete_thread(place.thread)
+        await clear(side.tier, place.thread, stamp)
     entry = deletion(side, place, stamp)
     done = await rejoin(side.core.window, side.link, place, [entry], {})
     side.core.known.forget(place.thread)
