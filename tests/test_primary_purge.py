@@ -127,3 +127,10 @@ async def test_a_durable_delete_is_kept_until_the_server_knows_it(ground: Ground
     await ground.call("buried", untold, "2-stamp")
     await ground.call("buried", again, "2-stamp")
     assert (await purged(ground)).tombstones == 2
+
+
+async def test_durable_deletes_may_have_another_age(ground: Ground) -> None:
+    await ground.call("buried", await ground.call("bury", "thread"), "1-stamp")
+    await asyncio.sleep(0.02)
+    assert (await ground.call("purge", 0.001, 60.0)).tombstones == 0
+    assert (await ground.call("purge", 60.0, 0.001)).tombstones == 1

@@ -116,6 +116,27 @@ def test_what_is_purged_would_be_applied_again(ground: Ground, face: str) -> Non
         assert not charged()
 
 
+@pytest.mark.parametrize("face", ["sync", "async"])
+def test_what_is_purged_has_an_age(ground: Ground, face: str) -> None:
+    """Else the tombstones and owners of the moment would go along."""
+    with ground.tiers() as tiers:
+
+        def purge(age: Any) -> Any:
+            return tiers.purge(age) if face == "sync" else asyncio.run(tiers.apurge(age))
+
+        store = tiers.primary.blocking
+        tomb = finish(store.bury("deleted"))
+        finish(store.buried(tomb, "0000000000000017"))
+        for age in (-60.0, float("nan"), float("inf")):
+            with pytest.raises(ValueError, match="older_than_s"):
+                purge(age)
+        for other in ("5", None, True):
+            with pytest.raises(TypeError, match="older_than_s"):
+                purge(other)
+        assert purge(0).tombstones == 0
+        assert finish(store.tombstone("deleted")) is not None, "servers may have lost it still"
+
+
 def test_a_run_that_is_cancelled_is_not_run_again(ground: Ground) -> None:
     with ground.tiers() as tiers:
 

@@ -39,17 +39,20 @@ Turn: TypeAlias = tuple[str, str]
 class Upkeep(Part):
     """The upkeep of a store; see `contract.Primary`."""
 
-    async def purge(self, older_than_s: float) -> Purged:
+    async def purge(self, older_than_s: float, tombstones_s: float | None = None) -> Purged:
         """Drop what is of an age; see `contract.Primary.purge`.
 
         A run's age is counted from when it was settled.
         """
-        before_s = max(self._table.now() - older_than_s, 0.0)
+        now = self._table.now()
+        before_s = max(now - older_than_s, 0.0)
+        buried_s = before_s if tombstones_s is None else max(now - tombstones_s, 0.0)
         commits = await self._purge_commits(before_s)
         runs = await self._purge_runs(before_s)
-        tombstones = await self._purge_tombstones(before_s)
+        tombstones = await self._purge_tombstones(buried_s)
         await self._purge_turns(before_s)
-        await self._purge_owners(before_s)
+        # Others count one as dead only so much later.
+        await self._purge_owners(min(before_s, now - self._table.skew_s))
         return Purged(commits=commits, runs=runs, tombstones=tombstones)
 
     async def _purge_commits(self, before_s: float) -> int:

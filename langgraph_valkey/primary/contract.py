@@ -208,13 +208,17 @@ class Primary(Protocol):
 
     # --- upkeep ----------------------------------------------------------------
 
-    async def purge(self, older_than_s: float) -> Purged:
+    async def purge(self, older_than_s: float, tombstones_s: float | None = None) -> Purged:
         """Drop commits, settled runs and tombstones of an age.
 
         A commit is kept while one of its messages was not sent, and while its turn has a
         run that is not settled: whoever runs that again must find it. A tombstone is kept
         until the Valkey server has confirmed it. After this the same key would be applied
         again, so the age must be more than a turn may stay interrupted for.
+
+        Args:
+            older_than_s: The age.
+            tombstones_s: That of tombstones; None for the same.
         """
         ...
 

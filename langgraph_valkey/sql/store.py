@@ -47,12 +47,13 @@ class SqlPrimary(SqlCommits, SqlRuns, SqlLeases, SqlTombstones, SqlOutbox):
         if not await self._database.read(lambda at: is_up_to_date(at, tables)):
             await self._database.write(lambda at: bring_up(at, tables), patient=True)
 
-    async def purge(self, older_than_s: float) -> Purged:
+    async def purge(self, older_than_s: float, tombstones_s: float | None = None) -> Purged:
         """Drop records of an age; see `Primary`."""
-        purging = functools.partial(self._purge, older_than_s=older_than_s)
+        buried_s = older_than_s if tombstones_s is None else tombstones_s
+        purging = functools.partial(self._purge, older_than_s=older_than_s, buried_s=buried_s)
         return await self._database.write(purging, patient=True)
 
-    def _purge(self, connection: Connection, older_than_s: float) -> Purged:
+    def _purge(self, connection: Connection, older_than_s: float, buried_s: float) -> Purged:
         tables, before_s = self._tables, now_s() - older_than_s
         commits, runs, outbox = tables.commits.c, tables.runs.c, tables.outbox.c
         is_waited_for = exists().where(outbox.commit_id == commits.id)
@@ -70,7 +71,7 @@ class SqlPrimary(SqlCommits, SqlRuns, SqlLeases, SqlTombstones, SqlOutbox):
         )
         tombstones = tables.tombstones.c
         old_tombstones = delete(tables.tombstones).where(
-            tombstones.buried_s < before_s,
+            tombstones.buried_s < now_s() - buried_s,
             tombstones.stamp != "",  # Else the Valkey server has yet to delete the thread.
         )
         connection.execute(delete(tables.owners).where(tables.owners.c.until_s < before_s))

@@ -10,12 +10,14 @@ as far as it is stored, and the one after the commit when it is.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from langchain_core.runnables import RunnableConfig
 
+from langgraph_valkey import limits
 from langgraph_valkey.boundary.tiered_saver import TieredSaver
 from langgraph_valkey.commits import commit as commits
 from langgraph_valkey.commits.commit import OnMismatch
@@ -182,13 +184,17 @@ class TierCommits:
         may wait to be resumed, or a client may ask again.
 
         Args:
-            older_than_s: The age, in seconds: months rather than days.
+            older_than_s: The age, in seconds: months rather than days. Tombstones are
+                kept for a day at least: so long a server may have lost a deletion.
+
+        Raises:
+            ValueError, TypeError: It is no age; nothing was dropped.
         """
-        return finish(self.primary.blocking.purge(older_than_s))
+        return finish(self.primary.blocking.purge(*_ages(older_than_s)))
 
     async def apurge(self, older_than_s: float) -> Purged:
         """See `purge`."""
-        return await self.primary.loops.purge(older_than_s)
+        return await self.primary.loops.purge(*_ages(older_than_s))
 
 
 @contextmanager
@@ -204,6 +210,15 @@ def _told() -> Iterator[None]:
             "a commit was made, but its thread's checkpoint could not be brought to the tier (%s): "
             "the next one will be", type(error).__name__
         )  # fmt: skip
+
+
+def _ages(older_than_s: float) -> tuple[float, float]:
+    """The age of what is dropped, and that of tombstones."""
+    if isinstance(older_than_s, bool) or not isinstance(older_than_s, int | float):
+        raise TypeError(f"older_than_s must be a number of seconds, not {older_than_s!r}")
+    if not (math.isfinite(older_than_s) and older_than_s >= 0):
+        raise ValueError(f"older_than_s must be finite, and 0 or more, not {older_than_s!r}")
+    return older_than_s, max(older_than_s, limits.TOMBSTONE_TTL_MS / 1000)
 
 
 def _turn_named(config: RunnableConfig | None) -> tuple[str, str]:
