@@ -174,14 +174,15 @@ class Clients:
 
         Args:
             fates: Of the runs they waited for: state and outcome; "" of one that was not
-                accepted. If that was a client's word, it is given again.
+                accepted. If that was a client's word, it is given again; so it is if the
+                run was cancelled, since what it answers was asked anew meanwhile.
         """
         with self._lock:
             for talk in self._talks:
                 fate = fates.get(talk.turn.run_id) if talk.turn and not talk.crew else None
                 if fate is None or fate.startswith("running"):
                     continue  # It is being executed again.
-                if fate:
+                if fate and "cancelled" not in fate:
                     talk.asked = talk.turn if "interrupted" in fate else None
                 self._think(talk)
 
