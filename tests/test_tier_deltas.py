@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -158,6 +159,9 @@ async def test_a_thread_lost_in_the_middle_of_a_run(ground: Ground) -> None:
     with pytest.raises(ReplayIncomplete):
         await ground.run(graph, "invoke", turn(0), ground.where)
     assert (await ground.values(graph))["often"][:2] == ["in 0", "note 10"]
+    # A sibling that ends only after the refusal leaves a note, by which one more is refused.
+    with suppress(ReplayIncomplete):
+        await ground.run(graph, "invoke", None, ground.where)
     await ground.run(graph, "invoke", None, ground.where)
     assert await ground.values(graph) == expected(1)
 
