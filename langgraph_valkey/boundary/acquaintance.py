@@ -25,17 +25,16 @@ _log = logging.getLogger("langgraph_valkey")
 
 @dataclass(slots=True)
 class _Crossed:
-    commits: int = 0
     made_on: list[tuple[int, Mapping[str, str]]] = field(default_factory=list)
-    """Up to which commit, and on which checkpoints these were made."""
+    """Up to which commit, counted from 1, and on which checkpoints these were made."""
     done: dict[str, int] = field(default_factory=dict)
     stopped: set[str] = field(default_factory=set)
 
     def note(self, on: Mapping[str, str]) -> None:
-        self.commits += 1
+        number = self.made_on[-1][0] + 1 if self.made_on else 1
         if self.made_on and self.made_on[-1][1] == on:
             self.made_on.pop()
-        self.made_on.append((self.commits, on))
+        self.made_on.append((number, on))
 
 
 class Crossings:
@@ -80,15 +79,17 @@ class Crossings:
     def due(self, thread: str, namespace: str, checkpoint_id: str, parent_id: str) -> int:
         """Up to which commit a checkpoint of this namespace is due; 0 if it is not."""
         crossed = self._threads.get(thread)
-        if crossed is None or crossed.done.get(namespace, 0) >= crossed.commits:
+        if crossed is None:
             return 0
         with self._lock:
-            made_on = list(crossed.made_on)
+            made_on, done = list(crossed.made_on), crossed.done.get(namespace, 0)
         for commits, on in reversed(made_on):
+            if commits <= done:
+                break
             made = on.get(namespace, "")
             # Its child is after it whatever their clocks say, of which ids are made.
             if checkpoint_id > made or parent_id == made:
-                return commits if commits > crossed.done.get(namespace, 0) else 0
+                return commits
         return 0
 
     def is_stopped(self, thread: str, checkpoint_id: str, *, now: bool) -> bool:

@@ -83,8 +83,7 @@ class Boundary:
         """Store a checkpoint, in the tier as well if it is due there."""
         place = place_of(side.core.prefix, config)
         namespace = place.namespace or ""
-        line = checkpoint["id"], place.checkpoint_id
-        due = self._crossings.due(place.thread, namespace, *line)
+        due = self._crossings.due(place.thread, namespace, checkpoint["id"], place.checkpoint_id)
         given = config, checkpoint, metadata, new_versions
         self._require_own_line(side, place, CheckpointTuple(config, checkpoint, metadata))
         try:
