@@ -3,33 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from langgraph.checkpoint.memory import InMemorySaver
 
 from langgraph_valkey.link import finish
-from langgraph_valkey.local import LocalValkey
+from tests.runs_fixtures import new_trace, open_ground  # noqa: F401
 from tests.runs_ground import Ground, Party, Trace, chain
 
 IN = {"log": ["in"]}
 DONE = {"log": ["in", "a", "b", "c"]}
 WHERE: Any = {"configurable": {"thread_id": "t"}}
 TTL_S = 0.4
-
-
-@pytest.fixture
-async def ground(kind: str, valkey: LocalValkey, tmp_path: Path) -> AsyncIterator[Ground]:
-    made = Ground(kind, valkey, tmp_path)
-    yield made
-    await made.leave()
-
-
-@pytest.fixture
-def trace() -> Trace:
-    return Trace()
 
 
 async def delete(party: Party, way: str) -> None:

@@ -8,36 +8,22 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from langgraph_valkey.errors import ConfigurationError, Unreachable
 from langgraph_valkey.link import finish
-from langgraph_valkey.local import LocalValkey
 from langgraph_valkey.runs import recovering
 from langgraph_valkey.runs.heads import sights
 from langgraph_valkey.runs.report import RunsReport
 from langgraph_valkey.runs.rewinds import Rewinds
 from tests.failover_ground import until
-from tests.runs_ground import Ground, Trace, chain
+from tests.runs_fixtures import new_trace, open_ground  # noqa: F401
+from tests.runs_ground import Ground, Party, Trace, chain
 
 IN = {"log": ["in"]}
 DONE = {"log": ["in", "a", "b", "c"]}
-
-
-@pytest.fixture
-async def ground(kind: str, valkey: LocalValkey, tmp_path: Path) -> AsyncIterator[Ground]:
-    made = Ground(kind, valkey, tmp_path)
-    yield made
-    await made.leave()
-
-
-@pytest.fixture
-def trace() -> Trace:
-    return Trace()
 
 
 class Gate:
@@ -54,14 +40,28 @@ class Gate:
         self._is_open.set()
 
 
+async def begun(party: Party, trace: Trace) -> tuple[Gate, asyncio.Future[Any]]:
+    """The gate at which a run waits in its first node, and the run."""
+    graph, gate = party.compiled(chain(trace)), Gate()
+    trace.on["a"] = gate
+    running = asyncio.ensure_future(party.run(graph, IN, thread_id="t", run_id="r"))
+    await until(lambda: trace.calls == ["a"])
+    return gate, running
+
+
+def take_shards_away(party: Party, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing can be settled from now on."""
+
+    async def away(_: Any) -> int:
+        raise Unreachable("the shard is away")
+
+    monkeypatch.setattr(party.runs._parts.settling, "settle", away)
+
+
 async def test_what_is_closed_under_a_run_is_no_end_of_it(ground: Ground, trace: Trace) -> None:
     """Its next put raises that the connection was closed: not the user's error."""
     party = ground.join()
-    gate = trace.on["a"] = Gate()
-    running = asyncio.ensure_future(
-        party.run(party.compiled(chain(trace)), IN, thread_id="t", run_id="r")
-    )
-    await until(lambda: trace.calls == ["a"])
+    gate, running = await begun(party, trace)
     await party.runs.aclose(0.0)
     await party.saver.aclose(0.0)
     gate.open()
@@ -125,8 +125,7 @@ async def test_it_passes_for_alive_while_its_runs_are_waited_for(
     ground: Ground, trace: Trace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Looking at a shard that is being failed over takes seconds."""
-    party, gate, shard = ground.join(owner_alive_s=0.6), Gate(), Gate()
-    trace.on["a"] = gate
+    party, shard = ground.join(owner_alive_s=0.6), Gate()
 
     async def slow(_: Any) -> int:
         if threading.current_thread().name != "langgraph-valkey-keeper":
@@ -134,9 +133,7 @@ async def test_it_passes_for_alive_while_its_runs_are_waited_for(
         return 0
 
     monkeypatch.setattr(party.runs._parts.settling, "settle", slow)
-    graph = party.compiled(chain(trace))
-    running = asyncio.ensure_future(party.run(graph, IN, thread_id="t", run_id="r"))
-    await until(lambda: trace.calls == ["a"])
+    gate, running = await begun(party, trace)
     closing = asyncio.ensure_future(party.runs.aclose(10.0))
     await until(lambda: party.runs._parts.owner.is_leaving)
     for _ in range(15):
@@ -155,16 +152,9 @@ async def test_a_shard_that_is_away_ends_no_waiting_for_runs(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    party, gate = ground.join(), Gate()
-    trace.on["a"] = gate
-
-    async def away(_: Any) -> int:
-        raise Unreachable("the shard is away")
-
-    monkeypatch.setattr(party.runs._parts.settling, "settle", away)
-    graph = party.compiled(chain(trace))
-    running = asyncio.ensure_future(party.run(graph, IN, thread_id="t", run_id="r"))
-    await until(lambda: trace.calls == ["a"])
+    party = ground.join()
+    take_shards_away(party, monkeypatch)
+    gate, running = await begun(party, trace)
     caplog.clear()
     caplog.set_level(logging.WARNING, "langgraph_valkey")
     await party.runs.aclose(0.5)
@@ -178,16 +168,9 @@ async def test_a_shard_that_is_away_ends_no_waiting_for_runs(
 async def test_runs_that_end_are_waited_for_though_a_shard_is_away(
     ground: Ground, trace: Trace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    party, gate = ground.join(), Gate()
-    trace.on["a"] = gate
-
-    async def away(_: Any) -> int:
-        raise Unreachable("the shard is away")
-
-    monkeypatch.setattr(party.runs._parts.settling, "settle", away)
-    graph = party.compiled(chain(trace))
-    running = asyncio.ensure_future(party.run(graph, IN, thread_id="t", run_id="r"))
-    await until(lambda: trace.calls == ["a"])
+    party = ground.join()
+    take_shards_away(party, monkeypatch)
+    gate, running = await begun(party, trace)
     closing = asyncio.ensure_future(party.runs.aclose(20.0))
     await asyncio.sleep(0.4)
     assert not closing.done()

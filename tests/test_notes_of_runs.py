@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any, TypedDict
 
 import pytest
@@ -14,8 +12,8 @@ from langgraph.graph import START, StateGraph
 from langgraph.types import Send
 
 from langgraph_valkey.link import finish
-from langgraph_valkey.local import LocalValkey
 from langgraph_valkey.primary.records import CommitKey, CommitRequest
+from tests.runs_fixtures import new_trace, open_ground  # noqa: F401
 from tests.runs_ground import Chat, Died, Ground, Party, Trace
 
 WHERE: Any = {"configurable": {"thread_id": "t"}}
@@ -23,18 +21,6 @@ WHERE: Any = {"configurable": {"thread_id": "t"}}
 
 class Call(TypedDict):
     id: str
-
-
-@pytest.fixture
-async def ground(kind: str, valkey: LocalValkey, tmp_path: Path) -> AsyncIterator[Ground]:
-    made = Ground(kind, valkey, tmp_path)
-    yield made
-    await made.leave()
-
-
-@pytest.fixture
-def trace() -> Trace:
-    return Trace()
 
 
 @pytest.mark.parametrize("left", ["the input", "one of two results"])

@@ -4,35 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 from langgraph_valkey.errors import Unreachable
 from langgraph_valkey.link import Call, finish
-from langgraph_valkey.local import LocalValkey
 from langgraph_valkey.runs import admitting, attempts, redoing
 from langgraph_valkey.runs.heads import sights
 from langgraph_valkey.runs.rerun import LATER_RUN, UNKNOWN_HEAD
+from tests.runs_fixtures import new_trace, open_ground  # noqa: F401
 from tests.runs_ground import Died, Ground, Party, Trace, chain, dying
 
 IN = {"log": ["in"]}
 DONE = {"log": ["in", "a", "b", "c"]}
 WHERE = {"configurable": {"thread_id": "t"}}
-
-
-@pytest.fixture
-async def ground(kind: str, valkey: LocalValkey, tmp_path: Path) -> AsyncIterator[Ground]:
-    made = Ground(kind, valkey, tmp_path)
-    yield made
-    await made.leave()
-
-
-@pytest.fixture
-def trace() -> Trace:
-    return Trace()
 
 
 def values(party: Party, graph: Any, thread_id: str = "t") -> Any:

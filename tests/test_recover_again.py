@@ -4,39 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from langgraph_valkey.errors import OutcomeUnknown, ReplayIncomplete, Unreachable
 from langgraph_valkey.link import finish
-from langgraph_valkey.local import LocalValkey
 from langgraph_valkey.runs import attempts, home_loop, keeper
 from langgraph_valkey.runs import recovering as recover_runs
 from langgraph_valkey.runs.faces import BlockingFace, LoopFace
 from langgraph_valkey.runs.heads import sights
 from langgraph_valkey.runs.redoing import BUSY, FINE, redo
 from tests.failover_ground import until
+from tests.runs_fixtures import new_trace, open_ground  # noqa: F401
 from tests.runs_ground import Died, Ground, Party, Trace, chain, dying
 
 IN = {"log": ["in"]}
 DONE = {"log": ["in", "a", "b", "c"]}
 WHERE = {"configurable": {"thread_id": "t"}}
-
-
-@pytest.fixture
-async def ground(kind: str, valkey: LocalValkey, tmp_path: Path) -> AsyncIterator[Ground]:
-    made = Ground(kind, valkey, tmp_path)
-    yield made
-    await made.leave()
-
-
-@pytest.fixture
-def trace() -> Trace:
-    return Trace()
 
 
 def values(party: Party, graph: Any, thread_id: str = "t") -> Any:

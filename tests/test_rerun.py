@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,25 +10,13 @@ from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from langgraph.graph import START, StateGraph
 from langgraph.types import Command, interrupt
 
-from langgraph_valkey.local import LocalValkey
 from langgraph_valkey.runs import attempts
 from langgraph_valkey.runs.rerun import GONE, NOT_MADE_AGAIN, OTHER_QUESTION
+from tests.runs_fixtures import new_trace, open_ground  # noqa: F401
 from tests.runs_ground import Chat, Died, Ground, Log, Party, Trace, chain
 
 IN = {"log": ["in"]}
 WHERE = {"configurable": {"thread_id": "t"}}
-
-
-@pytest.fixture
-async def ground(kind: str, valkey: LocalValkey, tmp_path: Path) -> AsyncIterator[Ground]:
-    made = Ground(kind, valkey, tmp_path)
-    yield made
-    await made.leave()
-
-
-@pytest.fixture
-def trace() -> Trace:
-    return Trace()
 
 
 def asking(trace: Trace, question: Callable[[], str] = lambda: "first?") -> Any:

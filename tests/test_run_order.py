@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -15,25 +14,13 @@ from langgraph.types import Command, interrupt
 from langgraph_valkey import ConfigurationError
 from langgraph_valkey.errors import ReplayIncomplete, RunInProgress
 from langgraph_valkey.link import finish
-from langgraph_valkey.local import LocalValkey
 from langgraph_valkey.primary.records import NewRun, Started
 from langgraph_valkey.runs import admitting
+from tests.runs_fixtures import new_trace, open_ground  # noqa: F401
 from tests.runs_ground import Died, Ground, Log, Trace, chain, dying
 
 IN = {"log": ["in"]}
 DONE = {"log": ["in", "a", "b", "c"]}
-
-
-@pytest.fixture
-async def ground(kind: str, valkey: LocalValkey, tmp_path: Path) -> AsyncIterator[Ground]:
-    made = Ground(kind, valkey, tmp_path)
-    yield made
-    await made.leave()
-
-
-@pytest.fixture
-def trace() -> Trace:
-    return Trace()
 
 
 async def test_a_new_turn_waits_for_what_was_lost(ground: Ground, trace: Trace) -> None:

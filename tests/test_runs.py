@@ -8,8 +8,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import AsyncIterator, Callable
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -25,26 +24,14 @@ from langgraph_valkey.errors import (
     Unreachable,
 )
 from langgraph_valkey.link import finish
-from langgraph_valkey.local import LocalValkey
 from langgraph_valkey.runs.inputs import load
 from tests.failover_ground import until
+from tests.runs_fixtures import new_trace, open_ground  # noqa: F401
 from tests.runs_ground import Died, Ground, Party, Trace, chain, dying
 
 IN = {"log": ["in"]}
 DONE = {"log": ["in", "a", "b", "c"]}
 WHERE = {"configurable": {"thread_id": "t"}}
-
-
-@pytest.fixture
-async def ground(kind: str, valkey: LocalValkey, tmp_path: Path) -> AsyncIterator[Ground]:
-    made = Ground(kind, valkey, tmp_path)
-    yield made
-    await made.leave()
-
-
-@pytest.fixture
-def trace() -> Trace:
-    return Trace()
 
 
 async def test_the_input_is_recorded_before_the_first_step(ground: Ground, trace: Trace) -> None:

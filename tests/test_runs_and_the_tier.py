@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +9,7 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.memory import InMemorySaver
 
 from langgraph_valkey.errors import Unreachable
-from langgraph_valkey.local import LocalValkey
+from tests.runs_fixtures import new_trace, open_ground  # noqa: F401
 from tests.runs_ground import Ground, Party, Trace, chain
 
 IN = {"log": ["in"]}
@@ -30,18 +28,6 @@ class FailingTier(InMemorySaver):
             raise ConnectionResetError("the disk is on fire")
         self.puts += 1
         return super().put(*args)
-
-
-@pytest.fixture
-async def ground(kind: str, valkey: LocalValkey, tmp_path: Path) -> AsyncIterator[Ground]:
-    made = Ground(kind, valkey, tmp_path)
-    yield made
-    await made.leave()
-
-
-@pytest.fixture
-def trace() -> Trace:
-    return Trace()
 
 
 @pytest.fixture

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import operator
 import threading
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
 import pytest
@@ -18,19 +16,12 @@ from langgraph.runtime import Runtime
 from langgraph.types import Command, interrupt
 
 from langgraph_valkey import ConfigurationError, ReplayIncomplete
-from langgraph_valkey.local import LocalValkey
 from langgraph_valkey.primary.records import Receipt, moment
 from langgraph_valkey.runs import graphs
 from langgraph_valkey.runs.receipts_note import by_message
+from tests.runs_fixtures import open_ground  # noqa: F401
 from tests.runs_ground import Chat, Ground, Log, Trace, chain
 from tests.test_commits import RUN
-
-
-@pytest.fixture
-async def ground(kind: str, valkey: LocalValkey, tmp_path: Path) -> AsyncIterator[Ground]:
-    made = Ground(kind, valkey, tmp_path)
-    yield made
-    await made.leave()
 
 
 async def test_a_turn_goes_on_behind_an_edit_of_the_state(ground: Ground) -> None:
