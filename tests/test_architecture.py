@@ -30,7 +30,7 @@ MADE = {"build", "dist", "demo-data"}
 
 LAYERS = [
     *("errors", "limits", "fork"),
-    "link",
+    *("link", "scripts"),
     "keys",
     *("stored", "stored.codec", "stored.pieces", "stored.records", "stored.writes"),
     *("operations.answer", "operations.calls", "operations.replaying"),

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
-from importlib.resources import files
 from typing import NamedTuple
 
 from langgraph_valkey import limits
 from langgraph_valkey.keys import ThreadKeys, namespace_field, to_bytes
 from langgraph_valkey.link import Call, Script
 from langgraph_valkey.operations.answer import Standing
+from langgraph_valkey.scripts import assemble
 
 ANYONE = b"0" * 40
 """In place of the primary that is expected: any will do."""
@@ -26,21 +25,18 @@ class Kind(NamedTuple):
     writes: bool
 
 
-READS = Kind("flags=no-writes", ("prelude",), 2, writes=False)
-_SLIDES = Kind("flags=allow-oom", ("prelude",), 2, writes=True)
+READS = Kind("flags=no-writes", ("identity", "prelude"), 2, writes=False)
+_SLIDES = Kind("flags=allow-oom", ("identity", "prelude"), 2, writes=True)
 """A read that puts off the end of a thread: a full server must go on reading."""
 
-_STORES = Kind("", ("prelude", "admit"), 3, writes=True)
-CHANGES = Kind("flags=allow-oom", ("prelude", "change"), 3, writes=True)
+_STORES = Kind("", ("identity", "prelude", "admit"), 3, writes=True)
+CHANGES = Kind("flags=allow-oom", ("identity", "prelude", "change"), 3, writes=True)
 """What frees memory must run when there is none left."""
 
 
-@cache
 def script(name: str, kind: Kind) -> Script:
     """A script with what it shares with others before it."""
-    folder = files(__package__)
-    parts = [(folder / f"{part}.lua").read_text("utf-8") for part in (*kind.parts, name)]
-    return Script(name, f"#!lua {kind.flags}\n" + "\n".join(parts))
+    return assemble(__package__, name, kind.parts, kind.flags)
 
 
 def call(

@@ -1,4 +1,4 @@
--- What every script of a thread shares.
+-- What every script of a thread shares, after ``identity.lua`` (ME: which primary this is).
 --
 -- KEYS   1 state, 2 index, 3 graves (see keys.py); readers are given the first two
 -- state  'm'                nonce(16) gen(16) stamp(16) dead(16) namespaces(6) scarred(1)
@@ -30,19 +30,6 @@ local HEADER = 27
 local NEVER = '0000000000000000'
 local NOBODY = string.rep('\0', 16)
 local ANYONE = string.rep('0', 40)
-
--- Which primary this is: its replication id, which each failover changes, or, marked
--- as such, its node id where that is hidden.
-local INFO = redis.pcall('INFO', 'replication')
-local ME = ''
-if type(INFO) == 'string' then
-  local at = string.find(INFO, 'master_replid:', 1, true)
-  ME = at and sub(INFO, at + 14, at + 53) or ''
-end
-if ME == '' then
-  local id = redis.pcall('CLUSTER', 'MYID')
-  ME = type(id) == 'string' and 'n' .. sub(id, 1, 39) or ''
-end
 
 -- Whether the caller takes another primary for this one. What it then sends must
 -- wait until it has replayed what the change may have cost.

@@ -14,7 +14,7 @@ from langgraph_valkey.link import Call
 from langgraph_valkey.operations.answer import Standing
 from langgraph_valkey.operations.calls import CHANGES, READS, Kind, call, script
 
-_WATCH = Kind("flags=allow-oom", ("prelude",), 1, writes=True)
+_WATCH = Kind("flags=allow-oom", ("identity", "prelude"), 1, writes=True)
 _LENGTHS, _NAMES = 139, 151
 _TTL = slice(64, 80)
 
