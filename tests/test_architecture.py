@@ -61,12 +61,12 @@ LAYERS = [
     *("dynamodb.table", "dynamodb.run_items", "dynamodb.commits", "dynamodb.runs"),
     *("dynamodb.leases", "dynamodb.outbox", "dynamodb.upkeep", "dynamodb.schema"),
     *("dynamodb.store", "primary.opening"),
-    *("aws", "telemetry", "monitor", "session", "saver"),
+    *("keeper", "aws", "telemetry", "monitor", "session", "saver"),
     *("boundary", "boundary.faces", "boundary.acquaintance", "boundary.carrying"),
     *("boundary.joining", "boundary.courier", "boundary.burials", "boundary.boundary"),
     "boundary.tiered_saver",
     *("runs", "runs.report", "runs.inputs", "runs.rerun", "runs.receipts_note", "runs.heads"),
-    *("runs.owner", "runs.rewinds", "runs.keeper", "runs.home_loop", "runs.graphs", "runs.faces"),
+    *("runs.owner", "runs.rewinds", "runs.home_loop", "runs.graphs", "runs.faces"),
     *("runs.bygone", "runs.settling", "runs.attempts", "runs.redoing", "runs.orders"),
     *("runs.admitting", "runs.outcomes", "runs.cancelling", "runs.leaving", "runs.recovering"),
     "runs.registry",
@@ -77,7 +77,7 @@ LAYERS = [
 ]
 """Every module of `langgraph_valkey`; each may import only what stands before it."""
 
-EDGES = {"boundary.faces", "runs.faces", "runs.home_loop", "runs.keeper", "runs.registry"}
+EDGES = {"boundary.faces", "runs.faces", "runs.home_loop", "runs.registry"}
 """Where boundary and runs meet event loops and threads."""
 
 CORE = [

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
+from langgraph_valkey import keeper
 from langgraph_valkey.errors import OutcomeUnknown, ReplayIncomplete, Unreachable
 from langgraph_valkey.link import finish
-from langgraph_valkey.runs import attempts, home_loop, keeper
+from langgraph_valkey.runs import attempts, home_loop
 from langgraph_valkey.runs import recovering as recover_runs
 from langgraph_valkey.runs.faces import BlockingFace, LoopFace
 from langgraph_valkey.runs.heads import sights

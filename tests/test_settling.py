@@ -13,13 +13,14 @@ from typing import Any
 
 import pytest
 
+from langgraph_valkey import keeper
 from langgraph_valkey.keys import thread_keys
 from langgraph_valkey.link import finish
 from langgraph_valkey.local import LocalCluster, LocalValkey
 from langgraph_valkey.loss_window.durability import Rule
 from langgraph_valkey.loss_window.report import Hooks
 from langgraph_valkey.loss_window.window import LossWindow
-from langgraph_valkey.runs import keeper, settling
+from langgraph_valkey.runs import settling
 from langgraph_valkey.sql.store import SqlStore
 from tests.failover_ground import LAG_BOUND_S, replace_killed, threads_in, until
 from tests.runs_ground import Party, Trace, chain

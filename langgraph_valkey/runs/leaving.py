@@ -10,10 +10,10 @@ import logging
 import time
 
 from langgraph_valkey.errors import LanggraphValkeyError
+from langgraph_valkey.keeper import Keeper
 from langgraph_valkey.link import finish
 from langgraph_valkey.runs.attempts import Parts
 from langgraph_valkey.runs.faces import Face
-from langgraph_valkey.runs.keeper import Keeper
 
 _log = logging.getLogger("langgraph_valkey")
 

@@ -21,6 +21,7 @@ import anyio.to_thread
 from langchain_core.runnables import RunnableConfig
 
 from langgraph_valkey import limits
+from langgraph_valkey.keeper import Keeper
 from langgraph_valkey.keys import thread_name
 from langgraph_valkey.link import finish, finish_each
 from langgraph_valkey.loss_window.report import RecoveryReport
@@ -31,7 +32,6 @@ from langgraph_valkey.runs.cancelling import cancel, forget_thread
 from langgraph_valkey.runs.faces import BlockingFace, Face, LoopFace
 from langgraph_valkey.runs.graphs import Graphs, Known
 from langgraph_valkey.runs.home_loop import HomeLoop
-from langgraph_valkey.runs.keeper import Keeper
 from langgraph_valkey.runs.leaving import leave
 from langgraph_valkey.runs.orders import Order, order_of
 from langgraph_valkey.runs.outcomes import chunks_of, values_of
@@ -102,8 +102,11 @@ class Runs:
         self._blocking: Face = BlockingFace(saver, store, self._home)
         self._loops: Face = LoopFace(saver, store)
         beat_s = owner_alive_s / BEATS
-        self._heart = Keeper(self, Runs.say_alive, beat_s)
-        self._keeper = Keeper(self, Runs.tend, beat_s)
+        # Two, since looking at a shard that is being failed over takes seconds: meanwhile the
+        # process must not pass for dead. Nor while it waits for its runs to end, so the
+        # heart is stopped last.
+        self._heart = Keeper(self, Runs.say_alive, beat_s, "runs")
+        self._keeper = Keeper(self, Runs.tend, beat_s, "runs")
 
     def register(
         self,

@@ -1,12 +1,7 @@
-"""Keepers: daemon threads that do for a `Runs`, again and again, what no call does.
+"""Keepers: daemon threads that do again and again, for an object, what no call of it does.
 
-One says that this process lives; one settles runs, and begins a recovery after a
-failover was noticed. They are two, since looking at a shard that is being failed over
-takes seconds: meanwhile the process must not pass for dead. Nor may it while it waits
-for its runs to end, so the first one is stopped last.
-
-They start with the first run and end when their `Runs` is closed or gone, which they do
-not keep alive.
+A keeper starts when its object first needs it, and ends when that is closed or gone, which
+it does not keep alive. What a step raises is logged once a row of failures, and tried again.
 """
 
 from __future__ import annotations
@@ -33,12 +28,14 @@ class Keeper:
         kept: What it looks after.
         step: What it does with that.
         round_s: How often, in seconds; at least once in `ROUND_S`.
+        what: What it looks after, for the log.
     """
 
-    def __init__(self, kept: Any, step: Callable[[Any], None], round_s: float) -> None:
+    def __init__(self, kept: Any, step: Callable[[Any], None], round_s: float, what: str) -> None:
         self._kept = weakref.ref(kept)
         self._step = step
         self._round_s = round_s
+        self._what = what
         self._begin()
         renew_after_fork(self)
 
@@ -69,7 +66,7 @@ class Keeper:
             round_s = min(ROUND_S, self._round_s)
             thread = threading.Thread(
                 target=_keep,
-                args=(self._kept, self._step, self._wanted, self._ended, round_s),
+                args=(self._kept, self._step, self._wanted, self._ended, round_s, self._what),
                 name="langgraph-valkey-keeper",
                 daemon=True,
             )
@@ -96,6 +93,7 @@ def _keep(
     wanted: threading.Event,
     ended: threading.Event,
     round_s: float,
+    what: str,
 ) -> None:
     complaint = ""
     while not ended.is_set():
@@ -107,11 +105,11 @@ def _keep(
             complaint = ""
         except LanggraphValkeyError as error:
             if str(error) != complaint:
-                _log.warning("runs can't be looked after now, and it is tried again: %s", error)
+                _log.warning("%s can't be looked after now, and it is tried again: %s", what, error)
             complaint = str(error)
         except Exception:  # noqa: BLE001 - the thread must go on
             if not complaint:
-                _log.exception("runs could not be looked after; it is tried again")
+                _log.exception("%s could not be looked after; it is tried again", what)
             complaint = "unexpected"
         del itself
         wanted.wait(round_s)
