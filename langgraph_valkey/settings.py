@@ -95,6 +95,11 @@ class ConnectionSettings(BaseModel):
     durability: Literal["async", "sync", "disabled", "none", "unknown"] = "unknown"
     client_name: str = Field(default="langgraph-valkey", pattern=r"^[!-~]*$")
 
+    @property
+    def may_evict(self) -> bool:
+        """Whether the server is meant to evict keys when its memory is full."""
+        return False
+
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         problem = _problem_of(self)
