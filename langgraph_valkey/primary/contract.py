@@ -32,9 +32,10 @@ from langgraph_valkey.primary.records import (
     Started,
     Tombstone,
 )
+from langgraph_valkey.primary.versions import Versions
 
 
-class Primary(Protocol):
+class Primary(Versions, Protocol):
     """One face of a primary store."""
 
     @property

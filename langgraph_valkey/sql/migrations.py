@@ -116,8 +116,41 @@ STEPS: tuple[tuple[str, ...], ...] = (
         "CREATE INDEX lgv_outbox_due ON {at}outbox (due_s, seq)",
         "CREATE INDEX lgv_outbox_commit ON {at}outbox (commit_id)",
     ),
+    (
+        "CREATE TABLE {at}corpora (id {text} PRIMARY KEY, number BIGINT NOT NULL)",
+        """CREATE TABLE {at}versions (
+            id {text} PRIMARY KEY,
+            corpus {text} NOT NULL,
+            mark {text} NOT NULL,
+            version {text},
+            change BIGINT NOT NULL
+        )""",
+        "CREATE INDEX lgv_versions_corpus ON {at}versions (corpus, id)",
+        """CREATE TABLE {at}partitions (
+            id {text} PRIMARY KEY,
+            corpus {text} NOT NULL,
+            corpus_name {text} NOT NULL,
+            tenant {text} NOT NULL,
+            number BIGINT NOT NULL,
+            identity {text} NOT NULL,
+            former {text} NOT NULL,
+            entered_s {real} NOT NULL
+        )""",
+        "CREATE INDEX lgv_partitions_corpus ON {at}partitions (corpus, id)",
+        """CREATE TABLE {at}changes (
+            id {text} PRIMARY KEY,
+            corpus {text} NOT NULL,
+            corpus_name {text} NOT NULL,
+            number BIGINT NOT NULL,
+            versions {text} NOT NULL,
+            begun_s {real} NOT NULL
+        )""",
+        "CREATE INDEX lgv_changes_begun ON {at}changes (begun_s, id)",
+        "CREATE INDEX lgv_changes_corpus ON {at}changes (corpus, begun_s)",
+    ),
 )
-"""The steps: commits; runs and their owners; leases and tombstones; the outbox."""
+"""The steps: commits; runs and their owners; leases and tombstones; the outbox; versions of
+documents."""
 
 _LOCK = 0x6C67765F73716C
 """Number of the lock under which PostgreSQL takes steps: "lgv_sql" in ASCII."""

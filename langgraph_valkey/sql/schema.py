@@ -96,6 +96,7 @@ class Tables:
         commits, outbox: What was committed, and what is to be sent about it.
         threads, runs, owners: Runs, the numbers given to them, and who executes them.
         leases, tombstones: As of the contract.
+        corpora, versions, partitions, changes: As of `primary.versions`.
     """
 
     def __init__(self, kind: Kind, schema: str | None = None) -> None:
@@ -121,6 +122,14 @@ class Tables:
             *(Column("buried_s", Float), Column("stamp", Quoted)),
         )
         self.outbox = self._outbox()
+        self.corpora = self._table("corpora", _digest(), _number("number"))
+        self.versions = self._table(
+            "versions",
+            *(_digest(), Column("corpus", Text), Column("mark", Quoted)),
+            *(Column("version", Quoted), _number("change")),
+        )
+        self.partitions = self._partitions()
+        self.changes = self._changes()
 
     def _table(self, name: str, *columns: Column[Any]) -> Table:
         return Table(PREFIX + name, self.metadata, *columns)
@@ -162,6 +171,23 @@ class Tables:
             *(Column("op", Quoted), Column("key", Quoted)),
             *(_number("attempts"), Column("due_s", Float), Column("error", Quoted)),
             Column("created_s", Float),
+        )
+
+    def _partitions(self) -> Table:
+        """``corpus`` is a digest; ``former`` a JSON list of identities that were replaced."""
+        return self._table(
+            "partitions",
+            *(_digest(), Column("corpus", Text), Column("corpus_name", Quoted)),
+            *(Column("tenant", Quoted), _number("number")),
+            *(Column("identity", Text), Column("former", Text), Column("entered_s", Float)),
+        )
+
+    def _changes(self) -> Table:
+        """Those that are pending; ``corpus`` is a digest, ``versions`` a JSON object."""
+        return self._table(
+            "changes",
+            *(_digest(), Column("corpus", Text), Column("corpus_name", Quoted)),
+            *(_number("number"), Column("versions", Text), Column("begun_s", Float)),
         )
 
 

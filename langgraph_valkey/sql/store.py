@@ -31,9 +31,10 @@ from langgraph_valkey.sql.migrations import bring_up, is_up_to_date
 from langgraph_valkey.sql.outbox import SqlOutbox
 from langgraph_valkey.sql.runs import SqlRuns
 from langgraph_valkey.sql.schema import ROOM, Kind, Tables, now_s
+from langgraph_valkey.sql.versions import SqlVersions
 
 
-class SqlPrimary(SqlCommits, SqlRuns, SqlLeases, SqlTombstones, SqlOutbox):
+class SqlPrimary(SqlCommits, SqlRuns, SqlLeases, SqlTombstones, SqlOutbox, SqlVersions):
     """One face of a SQL store; see `Primary` for what its methods do."""
 
     @property

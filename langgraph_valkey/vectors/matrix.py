@@ -1,0 +1,175 @@
+"""The nearest of some vectors, exactly: one matrix, multiplied with what is looked for.
+
+All rows stand in one contiguous array of float32, so a search is one product of a matrix
+and a vector, which is memory-bound: 35 us for 1,000 rows of 384 numbers, 0.35 ms for
+10,000. At these sizes no index is worth its building. A row that is removed is replaced by
+the last one, and the array doubles when it is full.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Hashable
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+
+from langgraph_valkey.errors import ConfigurationError
+from langgraph_valkey.fork import renew_after_fork
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Vector = np.ndarray[Any, Any]
+
+P = TypeVar("P")
+
+ROWS_FIRST = 16
+
+
+class Found(NamedTuple, Generic[P]):
+    """A row that is near.
+
+    Attributes:
+        id: Its name.
+        score: The cosine, -1 to 1.
+        payload: What it was put with.
+    """
+
+    id: Hashable
+    score: float
+    payload: P
+
+
+def _numpy() -> Any:
+    try:
+        import numpy
+    except ImportError as failure:
+        raise ConfigurationError(
+            "vectors need numpy: pip install 'langgraph-valkey[rag]'"
+        ) from failure
+    return numpy
+
+
+class Matrix(Generic[P]):
+    """Unit vectors with names and payloads; safe to use from many threads.
+
+    Args:
+        dimension: Numbers in each vector.
+
+    Raises:
+        ConfigurationError: numpy is not installed.
+        ValueError: The dimension is not positive.
+    """
+
+    def __init__(self, dimension: int) -> None:
+        if dimension < 1:
+            raise ValueError("a vector must have at least one number")
+        self._numpy = _numpy()
+        self.dimension = dimension
+        self.clear()
+        renew_after_fork(self)
+
+    def after_fork(self) -> None:
+        """Begin with a free lock: the parent's may be held by nobody here."""
+        self._lock = threading.Lock()
+
+    def clear(self) -> None:
+        """Remove all rows."""
+        self._lock = threading.Lock()
+        self._rows = self._numpy.empty((ROWS_FIRST, self.dimension), "<f4")
+        self._ids: list[Hashable] = []
+        self._payloads: list[P] = []
+        self._place: dict[Hashable, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the vectors take."""
+        return int(self._rows.nbytes)
+
+    def get(self, name: Hashable) -> P | None:
+        """The payload of a row; None if there is no such row."""
+        with self._lock:
+            place = self._place.get(name)
+            return None if place is None else self._payloads[place]
+
+    def put(self, name: Hashable, vector: Any, payload: P) -> None:
+        """Add a row, or replace the one of this name.
+
+        Args:
+            name: Its name.
+            vector: Numbers of any length but zero: only the direction counts.
+            payload: Anything to be found with it.
+
+        Raises:
+            ValueError: The vector has another dimension, or no direction.
+        """
+        unit = self._unit(vector)
+        with self._lock:
+            place = self._place.get(name)
+            if place is None:
+                place = len(self._ids)
+                if place == len(self._rows):
+                    # A search under way goes on with the array it has.
+                    grown = self._numpy.empty((2 * place, self.dimension), "<f4")
+                    grown[:place] = self._rows
+                    self._rows = grown
+                self._ids.append(name)
+                self._payloads.append(payload)
+                self._place[name] = place
+            self._rows[place] = unit
+            self._payloads[place] = payload
+
+    def remove(self, name: Hashable) -> bool:
+        """Remove a row; whether it was there."""
+        with self._lock:
+            place = self._place.pop(name, None)
+            if place is None:
+                return False
+            last_id, last_payload = self._ids.pop(), self._payloads.pop()
+            if place < len(self._ids):
+                self._rows[place] = self._rows[len(self._ids)]
+                self._ids[place] = last_id
+                self._payloads[place] = last_payload
+                self._place[last_id] = place
+            return True
+
+    def search(self, vector: Any, count: int) -> list[Found[P]]:
+        """The nearest rows, the best first; of equal ones those that stand first.
+
+        Args:
+            vector: What they shall be near to.
+            count: How many at most.
+
+        Raises:
+            ValueError: The vector has another dimension, or no direction.
+        """
+        np = self._numpy
+        unit = self._unit(vector)
+        # Under the lock: no row may change places between its score and its name.
+        with self._lock:
+            rows = len(self._ids)
+            if not rows or count < 1:
+                return []
+            scores = self._rows[:rows] @ unit
+            if count < rows:
+                places = np.argpartition(scores, rows - count)[rows - count :]
+                places = places[np.lexsort((places, -scores[places]))]
+            else:
+                places = np.argsort(-scores, kind="stable")
+            return [
+                Found(self._ids[place], score, self._payloads[place])
+                for place, score in zip(places.tolist(), scores[places].tolist(), strict=True)
+            ]
+
+    def _unit(self, vector: Any) -> Vector:
+        np = self._numpy
+        found: Vector = np.asarray(vector, dtype="<f4")
+        if found.shape != (self.dimension,):
+            raise ValueError(f"a vector here must have {self.dimension} numbers, not {found.size}")
+        length = float(np.sqrt(found @ found))
+        if not 0.0 < length < float("inf"):  # NaN is neither.
+            raise ValueError("a vector must have a direction: not all zeros, and no NaN")
+        unit: Vector = found / np.float32(length)
+        return unit

@@ -1,0 +1,397 @@
+"""What the cache does, written once for both of its faces.
+
+`Face` is what differs between them: links, the primary store's face, and how to embed.
+Nothing of a lookup or a store raises because a server is in trouble: what goes wrong is a
+reason in the result, and a number in the metrics. Misuse raises, and so does an invalidation
+that was not accepted, since then the caller has to know.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from langgraph_valkey.errors import (
+    OutcomeUnknown,
+    StoreFull,
+    Unreachable,
+    WriteRejected,
+)
+from langgraph_valkey.fork import renew_after_fork
+from langgraph_valkey.link import Link
+from langgraph_valkey.primary.contract import Primary
+from rag_cache.breaker import Breaker
+from rag_cache.errors import InvalidationPending
+from rag_cache.flights import Flights
+from rag_cache.freshness.changing import write_down
+from rag_cache.freshness.standings import Standings
+from rag_cache.lookup import Asking, Bypass, Embed, Finder, Verify
+from rag_cache.metrics import Meter
+from rag_cache.operations import calls
+from rag_cache.partitions import Partition, partition_of
+from rag_cache.questions import normalized
+from rag_cache.results import Computed, Fence, Hit, Miss, Stored
+from rag_cache.scope import Scope
+from rag_cache.settings import CacheSettings, check_ttl
+from rag_cache.storing import About, Writer, ordered
+from rag_cache.within import Within
+
+_log = logging.getLogger("rag_cache")
+
+BREAKERS_MOST = 10_000
+"""Partitions whose troubles are remembered."""
+
+Compute: TypeAlias = Callable[[], Awaitable[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Face:
+    """What differs between blocking and async callers.
+
+    Attributes:
+        lookups: Link whose requests take no longer than a lookup may.
+        writes: Link for all else.
+        primary: Face of the primary store.
+        finder: Looks up over `lookups`.
+        writer: Stores over `writes`.
+        embed: Embeds a question.
+        verify: Asks the verifier; None if there is none.
+        prepare: Makes the primary store ready.
+    """
+
+    lookups: Link
+    writes: Link
+    primary: Primary
+    finder: Finder
+    writer: Writer
+    embed: Embed
+    verify: Verify | None
+    prepare: Callable[[], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Keeping:
+    """How a value is kept.
+
+    Attributes:
+        kind: Of which kind it is: decides how long it lives.
+        ttl_s: How long it lives; that of its kind if None.
+    """
+
+    kind: str = "answer"
+    ttl_s: float | None = None
+
+
+class Answers:
+    """The cache, without a face.
+
+    Args:
+        settings: All there is to set.
+        embedder_id: Name of the embedder.
+        standings: Which primaries may be served from.
+        meter: Counts.
+    """
+
+    def __init__(
+        self, settings: CacheSettings, embedder_id: str, standings: Standings, meter: Meter
+    ) -> None:
+        self._settings = settings
+        self._embedder_id = embedder_id
+        self._standings = standings
+        self._meter = meter
+        self._flights = Flights(settings.flight_s)
+        self._breakers: OrderedDict[Partition, Breaker] = OrderedDict()
+        self._scopes: OrderedDict[Scope, Within] = OrderedDict()
+        self._lock = threading.Lock()
+        renew_after_fork(self)
+
+    def after_fork(self) -> None:
+        """Begin anew: a lock may be held by nobody."""
+        self._lock = threading.Lock()
+
+    # --- looking up ----------------------------------------------------------------------
+
+    async def lookup(
+        self, face: Face, question: str, scope: Scope, documents: Sequence[str] | None
+    ) -> Hit | Miss:
+        """Look an answer up; see `SemanticCache.lookup`."""
+        result = await self.find(face, self.asking(face, question, scope, documents))
+        self._count(result)
+        return result
+
+    def asking(
+        self, face: Face, question: str, scope: Scope, documents: Sequence[str] | None
+    ) -> Asking:
+        """A lookup that is about to begin.
+
+        Raises:
+            TypeError: The question is no string, or the scope no `Scope`.
+            ValueError: The question is empty.
+        """
+        within, home, question = self._place(question, scope)
+        if isinstance(documents, str):
+            raise TypeError("documents must be a sequence of ids, not one string")
+        return Asking(
+            *(question, within, within.entry_id(question), home),
+            documents=None if documents is None else tuple(documents),
+            embed=face.embed,
+            verify=face.verify,
+            until_s=face.lookups.now() + self._settings.lookup_deadline_ms / 1000,
+        )
+
+    async def find(self, face: Face, asking: Asking) -> Hit | Miss:
+        """Look it up, whatever goes wrong."""
+        link = face.lookups
+        started_s, until_s = link.now(), asking.until_s
+        breaker = self._breaker(asking.home)
+        if not breaker.allows(started_s):
+            return Miss("breaker_open")
+        result: Hit | Miss
+        try:
+            result = await face.finder.find(asking)
+            breaker.succeeded(link.now())
+        except Bypass as bypass:
+            breaker.succeeded(link.now())
+            if bypass.__cause__ is not None:
+                _log.warning("a question could not be embedded", exc_info=bypass.__cause__)
+            result = Miss(bypass.reason, asking.fence)
+        except WriteRejected:
+            breaker.failed(link.now())
+            result = Miss("rejected", asking.fence)
+        except (Unreachable, OutcomeUnknown):
+            breaker.failed(link.now())
+            slow = link.now() >= asking.until_s - 0.001
+            result = Miss("slow" if slow else "unreachable", asking.fence)
+        except Exception:  # noqa: BLE001 - the caller's pipeline goes on, whatever it is
+            breaker.failed(link.now())
+            _log.exception("a lookup failed, which counts as a miss")
+            result = Miss("corrupt", asking.fence)
+        embedding_s = asking.until_s - until_s
+        self._meter.lookup_took(max(0.0, link.now() - started_s - embedding_s))
+        return result
+
+    def _count(self, result: Hit | Miss) -> None:
+        if isinstance(result, Hit):
+            tier = "exact" if result.tier == "computed" else result.tier
+            self._meter.hit(tier, result.saved_s, result.usage)
+            return
+        self._meter.miss(result.reason)
+        for refusal in result.refusals:
+            self._meter.refused(refusal.guard)
+
+    def _place(self, question: str, scope: Scope) -> tuple[Within, Partition, str]:
+        if not isinstance(scope, Scope):
+            raise TypeError(f"scope must be a Scope, not {type(scope).__name__}")
+        if not isinstance(question, str):
+            raise TypeError(f"a question must be a string, not {type(question).__name__}")
+        question = normalized(question)
+        if not question:
+            raise ValueError("a question must not be empty")
+        within = self._within(scope)
+        number = int(within.entry_id(question)[:8], 16) % self._settings.spread
+        home = partition_of(self._settings.key_prefix, scope.corpus, scope.tenant, number)
+        return within, home, question
+
+    def _within(self, scope: Scope) -> Within:
+        with self._lock:
+            within = self._scopes.get(scope)
+            if within is None:
+                within = self._scopes[scope] = Within(scope, self._embedder_id)
+                if len(self._scopes) > BREAKERS_MOST:
+                    self._scopes.popitem(last=False)
+            return within
+
+    def _breaker(self, home: Partition) -> Breaker:
+        with self._lock:
+            breaker = self._breakers.get(home)
+            if breaker is None:
+                breaker = self._breakers[home] = Breaker()
+                if len(self._breakers) > BREAKERS_MOST:
+                    self._breakers.popitem(last=False)
+            return breaker
+
+    # --- storing -------------------------------------------------------------------------
+
+    async def store(
+        self,
+        face: Face,
+        question: str,
+        scope: Scope,
+        value: Any,
+        about: About,
+        keeping: Keeping,
+        fence: Fence | None,
+    ) -> Stored:
+        """Store a value; see `SemanticCache.store`."""
+        within, home, question = self._place(question, scope)
+        ttl_s = keeping.ttl_s
+        ttl_s = self._settings.ttl_of(keeping.kind) if ttl_s is None else check_ttl(ttl_s)
+        order = ordered(question, within, home, value, about, ttl_s, fence)
+        stored = await self._keep(face, order, fence)
+        if stored.accepted:
+            self._meter.stored()
+        else:
+            self._meter.not_stored(stored.reason)
+        return stored
+
+    async def _keep(self, face: Face, order: Any, fence: Fence | None) -> Stored:
+        """Store it, whatever goes wrong."""
+        try:
+            vector = None if fence is None else fence.vector
+            if vector is None:
+                vector = await face.embed(order.question)
+        except Exception:  # noqa: BLE001 - whatever an embedder raises
+            _log.exception("a question could not be embedded, so its answer is not stored")
+            return Stored(accepted=False, reason="embedder_failed")
+        try:
+            return await face.writer.keep(order, vector)
+        except WriteRejected:
+            reason = "rejected"
+        except StoreFull:
+            reason = "full"
+        except (Unreachable, OutcomeUnknown):
+            reason = "unreachable"
+        except Exception:  # noqa: BLE001 - the caller has its answer: this must not cost it
+            _log.exception("an answer could not be stored")
+            reason = "failed"
+        return Stored(accepted=False, reason=reason)
+
+    # --- computing -----------------------------------------------------------------------
+
+    async def compute(
+        self,
+        face: Face,
+        question: str,
+        scope: Scope,
+        compute: Compute,
+        documents: Sequence[str] | None,
+        keeping: Keeping,
+    ) -> Hit:
+        """Look an answer up, or compute it once; see `SemanticCache.get_or_compute`."""
+        look = _Look(self, face, question, scope, documents)
+        found = await look()
+        may_wait = True
+        while isinstance(found, Miss):
+            if found.fence is None or not may_wait:
+                break
+            entry_id = found.fence.entry_id
+            flight, leads = self._flights.board(entry_id)
+            if leads:
+                return await self._lead(flight, look, compute, keeping)
+            await self._flights.wait(flight, face.lookups)
+            may_wait = not flight.failed
+            found = await look()
+        self._count_first(look, found)
+        if isinstance(found, Hit):
+            return found
+        return await self._computed(look, compute, keeping)
+
+    async def _lead(self, flight: Any, look: _Look, compute: Compute, keeping: Keeping) -> Hit:
+        """Compute for all who wait, unless another process has done so."""
+        asking = self.asking(look.face, look.question, look.scope, look.documents)
+        entry_id, home, link = asking.entry_id, asking.home, look.face.lookups
+        failed = True
+        try:
+            found = await self._flights.claim(flight, link, home, entry_id, look.hit)
+            self._count_first(look, found if found is not None else look.last)
+            if found is None:
+                found = await self._computed(look, compute, keeping)
+            failed = False
+            return found
+        finally:
+            self._flights.land(entry_id, flight, failed=failed)
+            await self._flights.give_back(flight, link, home, entry_id)
+
+    def _count_first(self, look: _Look, found: Hit | Miss) -> None:
+        """Count the lookup by its end: a hit that was waited for is one of single flight."""
+        if isinstance(found, Hit) and look.times > 1:
+            self._meter.hit("flight", found.saved_s, found.usage)
+        else:
+            self._count(found)
+
+    async def _computed(self, look: _Look, compute: Compute, keeping: Keeping) -> Hit:
+        """Compute it, and store it under the fence of the last look."""
+        face = look.face
+        assert isinstance(look.last, Miss)
+        fence = look.last.fence
+        started_s = face.lookups.now()
+        value = await compute()
+        took_s = face.lookups.now() - started_s
+        given = value if isinstance(value, Computed) else Computed(value)
+        about = About(given.evidence, given.tags, given.usage, took_s)
+        if fence is not None:
+            await self.store(face, look.question, look.scope, given.value, about, keeping, fence)
+        entry_id = fence.entry_id if fence is not None else ""
+        return Hit(
+            *(given.value, look.question, 1.0, "computed", entry_id, 0.0),
+            evidence=given.evidence,
+            saved_s=None,
+            usage=dict(given.usage or {}),
+        )
+
+    # --- invalidating --------------------------------------------------------------------
+
+    async def invalidate(self, face: Face, corpus: str, marks: Mapping[str, str | None]) -> None:
+        """Make what was made from some documents stale; see `SemanticCache.invalidate`."""
+        settings = self._settings
+        until_s = face.writes.now() + settings.invalidate_deadline_s
+        await face.prepare()
+        change = await face.primary.change_versions(corpus, marks)
+        self._meter.invalidated(len(marks))
+        why = await write_down(face.primary, face.writes, settings.key_prefix, change, until_s)
+        if why is None:
+            return
+        for kept in change.partitions:
+            self._standings.withdraw(kept.key)
+        self._meter.pending()
+        raise InvalidationPending(
+            "the change is in the primary store, but not every partition of the corpus has "
+            "accepted it yet: lookups of the corpus miss until one of the processes has written "
+            "it, which they keep trying",
+            corpus=corpus,
+        ) from why
+
+    async def delete(self, face: Face, question: str, scope: Scope) -> bool:
+        """Delete one entry; see `SemanticCache.delete`."""
+        within, home, question = self._place(question, scope)
+        call = calls.delete(home, within.key, within.entry_id(question))
+        [there] = await face.writes.send([call])
+        return bool(there)
+
+
+class _Look:
+    """Looks for one answer again and again."""
+
+    def __init__(
+        self,
+        answers: Answers,
+        face: Face,
+        question: str,
+        scope: Scope,
+        documents: Sequence[str] | None,
+    ) -> None:
+        self.face = face
+        self.question = question
+        self.scope = scope
+        self.documents = documents
+        self.times = 0
+        self.last: Hit | Miss = Miss("absent")
+        self._answers = answers
+        self._vector: Any = None
+
+    async def __call__(self) -> Hit | Miss:
+        asking = self._answers.asking(self.face, self.question, self.scope, self.documents)
+        asking.vector = self._vector
+        self.last = await self._answers.find(self.face, asking)
+        self._vector = asking.vector
+        self.times += 1
+        return self.last
+
+    async def hit(self) -> Hit | None:
+        """The answer, if it is there."""
+        found = await self()
+        return found if isinstance(found, Hit) else None

@@ -1,0 +1,1 @@
+"""Choosing a threshold and guards from examples."""

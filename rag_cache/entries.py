@@ -1,0 +1,102 @@
+"""Entries as they are stored: a card to judge them by, and a record to serve.
+
+A card is what every process keeps in memory for each entry of a scope: the question, a
+digest of the answer, the documents it was made from. A record is the value and what is told
+with it. Neither is trusted when it is read: what is not whole is `Corrupt`, which a lookup
+takes for an entry that is gone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import ormsgpack
+
+FORMAT = 1
+"""First item of cards and records: how they are written."""
+
+
+class Corrupt(ValueError):
+    """What was stored can't be read back whole."""
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """What an entry is judged by.
+
+    Attributes:
+        question: The question it was stored under.
+        answer: Digest of its value.
+        documents: Ids of the documents the value was made from, the best first.
+    """
+
+    question: str
+    answer: str
+    documents: tuple[str, ...]
+
+    def pack(self) -> bytes:
+        """It in stored form."""
+        return ormsgpack.packb([FORMAT, self.question, self.answer, self.documents])
+
+    @classmethod
+    def unpack(cls, raw: bytes) -> Card:
+        """Read it back.
+
+        Raises:
+            Corrupt: It is not whole.
+        """
+        question, answer, documents = _fields(raw, 3)
+        if not isinstance(question, str) or not isinstance(documents, list):
+            raise Corrupt("a card is not whole")
+        return cls(question, str(answer), tuple(map(str, documents)))
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What is served.
+
+    Attributes:
+        tenant: Whose it is: checked again before it is served.
+        value: The value, encoded.
+        evidence: Ids of the documents it was made from, and their versions.
+        usage: What the model used for it: counts of tokens, as LangChain has them.
+        stored_s: When it was stored, in seconds since 1970 by the writer's clock.
+        took_s: How long it took to compute; None if that is not known.
+    """
+
+    tenant: str
+    value: bytes
+    evidence: Mapping[str, str | None]
+    usage: Mapping[str, int]
+    stored_s: float
+    took_s: float | None
+
+    def pack(self) -> bytes:
+        """It in stored form."""
+        fields = [FORMAT, self.tenant, self.value, dict(self.evidence), dict(self.usage)]
+        return ormsgpack.packb([*fields, self.stored_s, self.took_s])
+
+    @classmethod
+    def unpack(cls, raw: bytes) -> Record:
+        """Read it back.
+
+        Raises:
+            Corrupt: It is not whole.
+        """
+        tenant, value, evidence, usage, stored_s, took_s = _fields(raw, 6)
+        whole = isinstance(value, bytes) and isinstance(evidence, dict)
+        if not (whole and isinstance(usage, dict) and isinstance(stored_s, float)):
+            raise Corrupt("a record is not whole")
+        return cls(tenant, value, evidence, usage, stored_s, took_s)
+
+
+def _fields(raw: bytes, count: int) -> list[Any]:
+    try:
+        fields = ormsgpack.unpackb(raw)
+    except ValueError:
+        raise Corrupt("what was stored is no msgpack") from None
+    if not isinstance(fields, list) or len(fields) != count + 1 or fields[0] != FORMAT:
+        raise Corrupt("what was stored is of another format")
+    return fields[1:]

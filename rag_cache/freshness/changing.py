@@ -1,0 +1,90 @@
+"""Changing versions: first in the primary store, then in each partition.
+
+Once the primary store has a change it is never lost. It counts as made, though, only when
+every partition has it: until then entries that it makes stale might be served. A partition
+has it when the primary of Valkey answered which the primary store had for the verified one
+when the change was committed, and which says itself that it may serve. Any other answer is
+of a primary that is not used yet, or no more: then the partition is verified anew, which
+copies the change as well.
+
+A change that some partition refuses stays pending. Processes learn that from the primary
+store and serve nothing of that corpus until it is written everywhere, which any of them
+may do.
+"""
+
+from __future__ import annotations
+
+from langgraph_valkey.errors import OutcomeUnknown, StoreFull, Unreachable, WriteRejected
+from langgraph_valkey.link import Link
+from langgraph_valkey.primary.contract import Primary
+from langgraph_valkey.primary.versions import Change, KeptPartition
+from rag_cache.freshness.verifying import KEPT_MS, packed_changes, verify
+from rag_cache.operations import calls
+from rag_cache.partitions import partition_of
+
+TOGETHER = 256
+"""Partitions that are written to at once."""
+
+PAUSE_FIRST_S, PAUSE_MOST_S = 0.02, 0.5
+"""Pauses, doubling, between two tries."""
+
+_LATER = (WriteRejected, Unreachable, OutcomeUnknown, StoreFull)
+
+
+async def write_down(
+    primary: Primary, link: Link, prefix: str, change: Change, until_s: float
+) -> BaseException | None:
+    """Write a change to all partitions of its corpus, and settle it.
+
+    Args:
+        primary: The primary store, which has it.
+        link: To the cache cluster.
+        prefix: What all keys begin with.
+        change: The change.
+        until_s: When to give up, by the link's clock; it is tried once at least.
+
+    Returns:
+        None if all have it; else why one has not, which leaves it pending.
+    """
+    left = list(change.partitions)
+    pause_s = PAUSE_FIRST_S
+    while True:
+        left, why = await _write(primary, link, prefix, change, left)
+        if not left:
+            await primary.settle_change(change)
+            return None
+        if link.now() + pause_s > until_s:
+            return why
+        await link.sleep(pause_s)
+        pause_s = min(2 * pause_s, PAUSE_MOST_S)
+
+
+async def _write(
+    primary: Primary, link: Link, prefix: str, change: Change, targets: list[KeptPartition]
+) -> tuple[list[KeptPartition], BaseException | None]:
+    """Try each of them once; which have not got it, and why."""
+    packed = packed_changes(change.versions, change.number)
+    left: list[KeptPartition] = []
+    why: BaseException | None = None
+    for at in range(0, len(targets), TOGETHER):
+        some = targets[at : at + TOGETHER]
+        places = [
+            partition_of(prefix, one.key.corpus, one.key.tenant, one.key.number) for one in some
+        ]
+        try:
+            replies = await link.send([calls.change(each, packed, KEPT_MS) for each in places])
+        except _LATER as failure:
+            left += some
+            why = failure
+            continue
+        for one, place, (status, identity, *_) in zip(some, places, replies, strict=True):
+            if status == b"ok" and identity.decode() == one.identity:
+                continue
+            try:
+                if await verify(primary, link, place):
+                    continue
+                why = Unreachable("the primary that answers is not the verified one")
+            except _LATER as failure:
+                why = failure
+            left.append(one)
+    return left, why

@@ -1,0 +1,123 @@
+"""Which primary of Valkey a process may serve from, and until when.
+
+A process asks the primary store, and may go by the answer for `STANDING_S`. Who makes
+another primary the verified one waits for as long before it lets that one serve. So no two
+processes ever serve from different primaries of a partition, although a primary that was
+frozen and replaced goes on answering as if nothing had happened.
+
+A standing that can't be renewed lapses: then the partition is not served from, which is no
+error, only a miss.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from langgraph_valkey.fork import renew_after_fork
+from langgraph_valkey.primary.versions import PartitionKey
+
+STANDING_S = 2.0
+"""For how long a process goes by what the primary store said. Longer spares questions to
+it; shorter makes the cache serve again sooner after a failover."""
+
+NEW_S = 1.0
+"""For how long after its first use it is worth a lookup's while to wait for a standing."""
+
+ACTIVE_S = 60.0
+"""For how long after its last use a partition is looked after."""
+
+
+@dataclass(slots=True)
+class _Standing:
+    """What is known of one partition.
+
+    Attributes:
+        identity: The verified primary.
+        asked_s: When the primary store was asked.
+        used_s: When it was used last.
+        first_s: When it was used first.
+        in_doubt: An answer did not fit: it has to be looked into.
+        is_pending: A change of a version waits to be written.
+    """
+
+    identity: str = ""
+    asked_s: float = float("-inf")
+    used_s: float = float("-inf")
+    first_s: float = float("inf")
+    in_doubt: bool = False
+    is_pending: bool = False
+
+
+class Standings:
+    """The standings of one process; safe to use from many threads.
+
+    Args:
+        wake: Is called when one has to be looked after now.
+    """
+
+    def __init__(self, wake: Callable[[], None]) -> None:
+        self._wake = wake
+        self._of: dict[PartitionKey, _Standing] = {}
+        self._lock = threading.Lock()
+        renew_after_fork(self)
+
+    def after_fork(self) -> None:
+        """Begin anew: nothing looks after those of the parent here."""
+        self._of = {}
+        self._lock = threading.Lock()
+
+    def identity(self, key: PartitionKey, now_s: float) -> str | None:
+        """The primary that may be served from now; None if there is none."""
+        standing = self._of.get(key)
+        if standing is not None and now_s - standing.asked_s < STANDING_S:
+            standing.used_s = now_s
+            return standing.identity
+        with self._lock:
+            standing = self._of.setdefault(key, _Standing())
+            standing.used_s = now_s
+            standing.first_s = min(standing.first_s, now_s)
+        self._wake()
+        return None
+
+    def is_new(self, key: PartitionKey, now_s: float) -> bool:
+        """Whether it has just come into use, so that its standing may come any moment."""
+        standing = self._of.get(key)
+        return standing is not None and not standing.identity and now_s - standing.first_s < NEW_S
+
+    def why(self, key: PartitionKey) -> Literal["pending", "unverified"]:
+        """Why it has no standing."""
+        standing = self._of.get(key)
+        return "pending" if standing is not None and standing.is_pending else "unverified"
+
+    def doubt(self, key: PartitionKey) -> None:
+        """An answer did not come from the verified primary: look into it."""
+        with self._lock:
+            standing = self._of.setdefault(key, _Standing())
+            standing.in_doubt = True
+        self._wake()
+
+    def withdraw(self, key: PartitionKey) -> None:
+        """A change is pending: serve no more from it until the primary store was asked again."""
+        with self._lock:
+            standing = self._of.get(key)
+            if standing is not None:
+                standing.asked_s = float("-inf")
+                standing.is_pending = True
+
+    def confirm(self, key: PartitionKey, identity: str, asked_s: float) -> None:
+        """The primary store has said so, when asked at `asked_s`."""
+        with self._lock:
+            standing = self._of.setdefault(key, _Standing())
+            standing.identity = identity
+            standing.asked_s = asked_s
+            standing.in_doubt = standing.is_pending = False
+
+    def active(self, now_s: float) -> list[tuple[PartitionKey, bool]]:
+        """Those to be looked after, and whether they are in doubt; forgets the others."""
+        with self._lock:
+            for key in [k for k, s in self._of.items() if now_s - s.used_s >= ACTIVE_S]:
+                del self._of[key]
+            return [(key, standing.in_doubt) for key, standing in self._of.items()]

@@ -1,0 +1,390 @@
+"""Finding an answer: the very question, or one of the same meaning, or none.
+
+A lookup is one call of the server in most cases. If this process knows the scope, it has
+compared the question with all entries before it asks, and names those that may answer; the
+server serves the first one that is still right. What the reply tells of entries that are
+new is compared as well, and asked for again if one of them fits.
+
+Nothing here raises because a server is slow, away, or full of something unreadable: the
+caller computes its answer then, as if there were no cache.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+from langgraph_valkey.link import Link
+from rag_cache.embedding import Embedder
+from rag_cache.entries import Card, Corrupt, Record
+from rag_cache.freshness.standings import Standings
+from rag_cache.judging import Found, Judge, Judged
+from rag_cache.operations import calls
+from rag_cache.partitions import Partition, partition_of
+from rag_cache.results import Fence, Hit, HitTier, Miss, Refusal
+from rag_cache.server_index import ServerIndex
+from rag_cache.shelves import NOWHERE, Filed, Shelf, Shelves
+from rag_cache.values import decode
+from rag_cache.within import Within
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from rag_cache.metrics import MissReason
+
+    Vector: TypeAlias = np.ndarray[Any, Any]
+
+NEWS_MOST = 32
+"""New entries told by one reply: about 64 KiB of vectors."""
+
+NEWS_WARMING = 512
+"""The same while a process gets to know a scope."""
+
+NEWS_S = 1.0
+"""After how long a partition is asked for news that has no part in a lookup."""
+
+CANDIDATES_MOST = 3
+"""Entries that the server may choose from: it serves the first one that is right."""
+
+ROUNDS_MOST = 4
+"""How often one lookup asks again: for what is new, and for what is next best."""
+
+FIRST_PAUSE_S = 0.001
+"""Pause between two looks whether a partition's first standing has come."""
+
+Embed: TypeAlias = "Callable[[str], Awaitable[Vector]]"
+Verify: TypeAlias = Callable[[str, str, Any], Awaitable[str | None]]
+
+
+class Bypass(Exception):
+    """Why nothing can be served now."""
+
+    def __init__(self, reason: MissReason) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+@dataclass(slots=True)
+class Asking:
+    """One lookup under way.
+
+    Attributes:
+        question: What is asked.
+        within: In which scope.
+        entry_id: Name of the entry for exactly this question.
+        home: The partition of that entry.
+        documents: Ids of the current top documents; None if they are not known.
+        embed: Embeds a text: the embedder's method of one face.
+        verify: Tells why an answer does not fit, having seen it; None if there is no verifier.
+        until_s: When to give up, by the link's clock.
+        vector: The question's embedding, once it is known.
+        fence: What was current when the server was asked first.
+        judged: What came of the nearest entries.
+        refusals: Entries that were refused after they had been judged.
+        verdicts: What the server said of entries, by their ids.
+    """
+
+    question: str
+    within: Within
+    entry_id: str
+    home: Partition
+    documents: tuple[str, ...] | None
+    embed: Embed
+    verify: Verify | None
+    until_s: float
+    vector: Vector | None = None
+    fence: Fence | None = None
+    judged: Judged = field(default_factory=Judged)
+    refusals: list[Refusal] = field(default_factory=list)
+    verdicts: dict[str, str] = field(default_factory=dict)
+
+
+class _Served(NamedTuple):
+    """What the server served: which entry, and what it holds."""
+
+    entry_id: str
+    record: bytes
+    card: bytes
+
+
+class Reach(NamedTuple):
+    """Where a finder looks, and how far.
+
+    Attributes:
+        prefix: What all keys begin with.
+        spread: Over how many partitions a corpus is spread.
+        neighbours: How many of the nearest entries guards see.
+    """
+
+    prefix: str
+    spread: int
+    neighbours: int
+
+
+class Finder:
+    """Looks answers up.
+
+    Args:
+        reach: Where it looks, and how far.
+        link: To the cache cluster, with the deadline of a lookup on each request.
+        standings: Which primaries may be served from.
+        shelves: What this process has at hand.
+        judge: Decides which entries may answer.
+        index: The server's own index.
+        embedder: Whose embeddings are compared.
+    """
+
+    def __init__(
+        self,
+        reach: Reach,
+        link: Link,
+        standings: Standings,
+        shelves: Shelves,
+        judge: Judge,
+        index: ServerIndex,
+        embedder: Embedder,
+    ) -> None:
+        self._prefix, self._spread, self._neighbours = reach
+        self._link = link
+        self._standings = standings
+        self._shelves = shelves
+        self._judge = judge
+        self._index = index
+        self._embedder = embedder
+
+    async def find(self, asking: Asking) -> Hit | Miss:
+        """Look it up.
+
+        Raises:
+            Bypass: Nothing can be served now.
+            LanggraphValkeyError: The server could not be asked.
+        """
+        within = asking.within
+        shelf = self._shelf(within)
+        numbers = range(self._spread)
+        if shelf is None or asking.entry_id in shelf or not shelf.is_whole(numbers):
+            hit = await self._serve(asking, shelf, {asking.entry_id: 1.0})
+            if hit is not None:
+                return hit
+        await self._embed(asking)
+        shelf = self._shelf(within)
+        assert shelf is not None
+        hit = await self._by_meaning(asking, shelf)
+        if hit is None and not shelf.is_whole(numbers) and self._has_time(asking):
+            hit = await self._by_index(asking, shelf)
+        return hit if hit is not None else self._miss(asking)
+
+    def _shelf(self, within: Within) -> Shelf | None:
+        dimension = self._embedder.dimension
+        return None if dimension is None else self._shelves.of(within.key, dimension)
+
+    async def _embed(self, asking: Asking) -> None:
+        """Embed the question. It takes what it takes: the deadline is put off by that."""
+        if asking.vector is None:
+            started_s = self._link.now()
+            try:
+                asking.vector = await asking.embed(asking.question)
+            except Exception as failure:
+                raise Bypass("embedder_failed") from failure
+            asking.until_s += self._link.now() - started_s
+
+    def _has_time(self, asking: Asking) -> bool:
+        return self._link.now() < asking.until_s
+
+    # --- by this process' matrix ---------------------------------------------------------
+
+    async def _by_meaning(self, asking: Asking, shelf: Shelf) -> Hit | None:
+        """Ask for the entries that fit, until one is served or there are no more."""
+        assert asking.vector is not None
+        for _ in range(ROUNDS_MOST):
+            found = shelf.search(asking.vector, self._neighbours)
+            asking.judged = self._judge.judge(asking.question, found, asking.documents)
+            wanted = self._wanted(asking, asking.judged.admitted)
+            if asking.fence is None:  # The server was not asked for the very question yet.
+                wanted = {asking.entry_id: 1.0, **wanted}
+            if not wanted:
+                return None
+            hit = await self._serve(asking, shelf, wanted, "process")
+            if hit is not None or not self._has_time(asking):
+                return hit
+        return None
+
+    def _wanted(self, asking: Asking, admitted: Found) -> dict[str, float]:
+        """The best entries that the server has not refused yet, and their cosines."""
+        left = {
+            filed.entry_id: score
+            for score, filed in admitted
+            if filed.entry_id not in asking.verdicts
+        }
+        return dict(list(left.items())[:CANDIDATES_MOST])
+
+    # --- by the server's index -----------------------------------------------------------
+
+    async def _by_index(self, asking: Asking, shelf: Shelf) -> Hit | None:
+        """Ask the server for the nearest entries, where this process does not know all."""
+        assert asking.vector is not None
+        within = asking.within
+        nearest = await self._index.search(within.key, asking.vector, self._neighbours)
+        if not nearest or not self._has_time(asking):
+            return None
+        found = await self._cards(asking, nearest)
+        asking.judged = self._judge.judge(asking.question, found, asking.documents)
+        wanted = self._wanted(asking, asking.judged.admitted)
+        return await self._serve(asking, shelf, wanted, "server") if wanted else None
+
+    async def _cards(
+        self, asking: Asking, nearest: Sequence[tuple[str, float]]
+    ) -> list[tuple[float, Filed]]:
+        """The cards of entries that the index named, the best first."""
+        by_number: dict[int, list[str]] = {}
+        for entry_id, _ in nearest:
+            by_number.setdefault(self._number(entry_id), []).append(entry_id)
+        groups = list(by_number.items())
+        replies = await self._link.send(
+            [calls.cards(self._partition(asking, number), ids) for number, ids in groups]
+        )
+        cards: dict[str, Card] = {}
+        for (_, ids), reply in zip(groups, replies, strict=True):
+            for at, entry_id in enumerate(ids):
+                if reply[2 * at].decode() == asking.within.key and reply[2 * at + 1]:
+                    try:
+                        cards[entry_id] = Card.unpack(reply[2 * at + 1])
+                    except Corrupt:
+                        continue
+        return [(score, Filed(name, cards[name])) for name, score in nearest if name in cards]
+
+    # --- asking the server ---------------------------------------------------------------
+
+    def _number(self, entry_id: str) -> int:
+        return int(entry_id[:8], 16) % self._spread
+
+    def _partition(self, asking: Asking, number: int) -> Partition:
+        scope = asking.within.scope
+        return partition_of(self._prefix, scope.corpus, scope.tenant, number)
+
+    async def _serve(
+        self,
+        asking: Asking,
+        shelf: Shelf | None,
+        wanted: Mapping[str, float],
+        tier: HitTier = "exact",
+    ) -> Hit | None:
+        """Have the server serve the best of these entries that it may."""
+        by_number: dict[int, list[str]] = {asking.home.name.number: []}
+        for entry_id in wanted:
+            by_number.setdefault(self._number(entry_id), []).append(entry_id)
+        if shelf is not None:
+            for number in range(self._spread):
+                if shelf.wants_news(number, self._link.now(), NEWS_S):
+                    by_number.setdefault(number, [])
+        served = await self._exchange(asking, shelf, by_number)
+        for entry_id, score in wanted.items():
+            if entry_id in served:
+                exact = entry_id == asking.entry_id
+                hit = await self._hit(
+                    asking, served[entry_id], "exact" if exact else tier, 1.0 if exact else score
+                )
+                if hit is not None:
+                    return hit
+                if shelf is not None and asking.verdicts[entry_id] == "corrupt":
+                    shelf.drop(entry_id)
+        return None
+
+    async def _exchange(
+        self, asking: Asking, shelf: Shelf | None, by_number: Mapping[int, list[str]]
+    ) -> dict[str, _Served]:
+        """Send the calls, one a partition, and take in what the replies tell."""
+        requests, identities, mosts = [], [], []
+        for number, ids in by_number.items():
+            partition = self._partition(asking, number)
+            identities.append(await self._standing(partition, asking))
+            known, most = NOWHERE, 0
+            if shelf is not None:
+                known = shelf.known(number)
+                most = NEWS_MOST if shelf.is_whole((number,)) else NEWS_WARMING
+            mosts.append(most)
+            within = asking.within
+            requests.append(calls.serve(partition, within.key, within.marks, ids, known, most))
+        replies = await self._link.send(requests)
+        served: dict[str, _Served] = {}
+        for (number, ids), identity, most, reply in zip(
+            by_number.items(), identities, mosts, replies, strict=True
+        ):
+            self._check(asking, number, identity, reply)
+            _, _, nonce, counter, which, record, card, _, verdicts, news = reply
+            if number == asking.home.name.number and asking.fence is None:
+                asking.fence = Fence(asking.entry_id, nonce + counter.zfill(16))
+            for entry_id, verdict in zip(ids, verdicts.decode(), strict=False):
+                asking.verdicts[entry_id] = verdict
+                if shelf is not None and verdict != "k":
+                    shelf.drop(entry_id)
+            if which:
+                served[ids[which - 1]] = _Served(ids[which - 1], record, card)
+            if shelf is not None and shelf.learn(number, nonce, news, most, self._link.now()):
+                self._shelves.make_room()
+        return served
+
+    def _check(self, asking: Asking, number: int, identity: str, reply: Sequence[Any]) -> None:
+        """Refuse what did not come from the verified primary."""
+        if reply[0] != b"ok" or reply[1].decode() != identity:
+            self._standings.doubt(self._partition(asking, number).name)
+            raise Bypass("unverified")
+
+    async def _standing(self, partition: Partition, asking: Asking) -> str:
+        """The primary that may be served from; waits for the first word of a new partition."""
+        while True:
+            now_s = self._link.now()
+            identity = self._standings.identity(partition.name, now_s)
+            if identity is not None:
+                return identity
+            if now_s >= asking.until_s or not self._standings.is_new(partition.name, now_s):
+                raise Bypass(self._standings.why(partition.name))
+            await self._link.sleep(FIRST_PAUSE_S)
+
+    # --- what is made of it --------------------------------------------------------------
+
+    async def _hit(
+        self, asking: Asking, served: _Served, tier: HitTier, score: float
+    ) -> Hit | None:
+        """The hit, if it can be read and the verifier has nothing against it."""
+        try:
+            card, record = Card.unpack(served.card), Record.unpack(served.record)
+            value = decode(record.value)
+        except ValueError:
+            asking.verdicts[served.entry_id] = "corrupt"
+            return None
+        if record.tenant != asking.within.scope.tenant:
+            asking.verdicts[served.entry_id] = "o"
+            return None
+        if tier != "exact" and asking.verify is not None:
+            why = await asking.verify(asking.question, card.question, value)
+            if why is not None:
+                asking.refusals.append(Refusal("verifier", why, card.question, score))
+                asking.verdicts[served.entry_id] = "refused"
+                return None
+        age_s = max(0.0, time.time() - record.stored_s)
+        return Hit(
+            *(value, card.question, score, tier, served.entry_id, age_s),
+            evidence=record.evidence,
+            saved_s=record.took_s,
+            usage=record.usage,
+        )
+
+    def _miss(self, asking: Asking) -> Miss:
+        refusals = (*asking.judged.refusals, *asking.refusals)
+        verdicts = set(asking.verdicts.values())
+        reason: MissReason = "absent"
+        if "corrupt" in verdicts:
+            reason = "corrupt"
+        elif "s" in verdicts:
+            reason = "stale"
+        elif refusals:
+            reason = "refused"
+        elif asking.judged.nearest:
+            reason = "below_threshold"
+        fence = asking.fence
+        if fence is not None and asking.vector is not None:
+            fence = Fence(fence.entry_id, fence.mark, asking.vector)
+        return Miss(reason, fence, refusals)
