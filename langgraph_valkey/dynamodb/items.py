@@ -13,6 +13,10 @@ what it is about, so that ids may be of any length and hold any characters::
     owner#<digest>        owner        until when a process is believed to live
     lease#<digest>        lease        who holds it until when, and its last token
     tombstone#<digest>    tombstone    that a thread was deleted
+    corpus#<digest>       corpus       the number of the corpus' last change
+    corpus#<digest>       version#...  a mark's version (a digest of the mark)
+    corpus#<digest>       partition#.. the primary whose copy of the versions counts
+    corpus#<digest>       change#00..  a change that is pending
 
 What has to be found by its age stands in one *list* besides, by the attributes
 `list` and `at`: they are the key of the index ``by_time``, which holds only the keys

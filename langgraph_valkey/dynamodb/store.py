@@ -41,6 +41,7 @@ from langgraph_valkey.dynamodb.schema import Schema
 from langgraph_valkey.dynamodb.sizes import ROOM
 from langgraph_valkey.dynamodb.table import Table
 from langgraph_valkey.dynamodb.upkeep import Upkeep
+from langgraph_valkey.dynamodb.versions import Versions
 from langgraph_valkey.errors import ConfigurationError
 from langgraph_valkey.primary.records import Room
 
@@ -62,7 +63,7 @@ _IN_URLS: dict[str, Callable[[str], Any]] = {
 }
 
 
-class DynamoFace(Schema, Commits, RunRegistry, Leases, Tombstones, Messages, Upkeep):
+class DynamoFace(Schema, Commits, RunRegistry, Leases, Tombstones, Messages, Versions, Upkeep):
     """One face of the store: a `contract.Primary`."""
 
     @property
