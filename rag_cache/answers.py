@@ -24,6 +24,7 @@ from langgraph_valkey.errors import (
 from langgraph_valkey.fork import renew_after_fork
 from langgraph_valkey.link import Link
 from langgraph_valkey.primary.contract import Primary
+from langgraph_valkey.primary.versions import MARKS_MOST
 from rag_cache.breaker import Breaker
 from rag_cache.errors import InvalidationPending
 from rag_cache.flights import Flights
@@ -337,12 +338,20 @@ class Answers:
 
     async def invalidate(self, face: Face, corpus: str, marks: Mapping[str, str | None]) -> None:
         """Make what was made from some documents stale; see `SemanticCache.invalidate`."""
-        settings = self._settings
-        until_s = face.writes.now() + settings.invalidate_deadline_s
+        until_s = face.writes.now() + self._settings.invalidate_deadline_s
         await face.prepare()
+        names = list(marks)
+        for first in range(0, len(names), MARKS_MOST):
+            some = {name: marks[name] for name in names[first : first + MARKS_MOST]}
+            await self._change(face, corpus, some, until_s)
+
+    async def _change(
+        self, face: Face, corpus: str, marks: Mapping[str, str | None], until_s: float
+    ) -> None:
         change = await face.primary.change_versions(corpus, marks)
         self._meter.invalidated(len(marks))
-        why = await write_down(face.primary, face.writes, settings.key_prefix, change, until_s)
+        prefix = self._settings.key_prefix
+        why = await write_down(face.primary, face.writes, prefix, change, until_s)
         if why is None:
             return
         for kept in change.partitions:

@@ -112,6 +112,10 @@ class WordLlama(_ByArray):
         unit: Vectors = found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12)
         return unit
 
+    async def aembed_query(self, text: str) -> list[float]:
+        """Embed one text at once: a thread would take longer than it does."""
+        return self.embed_query(text)
+
 
 class MiniLM(_ByArray):
     """all-MiniLM-L6-v2 with int8 weights, by onnxruntime; 384 numbers.

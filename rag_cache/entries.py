@@ -14,6 +14,8 @@ from typing import Any
 
 import ormsgpack
 
+from langgraph_valkey.keys import to_bytes, to_text
+
 FORMAT = 1
 """First item of cards and records: how they are written."""
 
@@ -38,7 +40,8 @@ class Card:
 
     def pack(self) -> bytes:
         """It in stored form."""
-        return ormsgpack.packb([FORMAT, self.question, self.answer, self.documents])
+        documents = [to_bytes(name) for name in self.documents]
+        return ormsgpack.packb([FORMAT, to_bytes(self.question), self.answer, documents])
 
     @classmethod
     def unpack(cls, raw: bytes) -> Card:
@@ -48,9 +51,9 @@ class Card:
             Corrupt: It is not whole.
         """
         question, answer, documents = _fields(raw, 3)
-        if not isinstance(question, str) or not isinstance(documents, list):
+        if not isinstance(answer, str) or not isinstance(documents, list):
             raise Corrupt("a card is not whole")
-        return cls(question, str(answer), tuple(map(str, documents)))
+        return cls(_text(question), answer, tuple(map(_text, documents)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +78,11 @@ class Record:
 
     def pack(self) -> bytes:
         """It in stored form."""
-        fields = [FORMAT, self.tenant, self.value, dict(self.evidence), dict(self.usage)]
+        evidence = [
+            (to_bytes(name), None if version is None else to_bytes(version))
+            for name, version in self.evidence.items()
+        ]
+        fields = [FORMAT, to_bytes(self.tenant), self.value, evidence, dict(self.usage)]
         return ormsgpack.packb([*fields, self.stored_s, self.took_s])
 
     @classmethod
@@ -85,11 +92,20 @@ class Record:
         Raises:
             Corrupt: It is not whole.
         """
-        tenant, value, evidence, usage, stored_s, took_s = _fields(raw, 6)
-        whole = isinstance(value, bytes) and isinstance(evidence, dict)
+        tenant, value, pairs, usage, stored_s, took_s = _fields(raw, 6)
+        whole = isinstance(value, bytes) and isinstance(pairs, list)
         if not (whole and isinstance(usage, dict) and isinstance(stored_s, float)):
             raise Corrupt("a record is not whole")
-        return cls(tenant, value, evidence, usage, stored_s, took_s)
+        evidence = {
+            _text(name): None if version is None else _text(version) for name, version in pairs
+        }
+        return cls(_text(tenant), value, evidence, usage, stored_s, took_s)
+
+
+def _text(raw: Any) -> str:
+    if not isinstance(raw, bytes):
+        raise Corrupt("a text is missing")
+    return to_text(raw)
 
 
 def _fields(raw: bytes, count: int) -> list[Any]:

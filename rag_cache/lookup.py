@@ -42,6 +42,9 @@ NEWS_MOST = 32
 NEWS_WARMING = 512
 """The same while a process gets to know a scope."""
 
+SLOW_EMBEDDING_S = 0.001
+"""An embedding that takes longer than this is worth a call of the server, of 0.2 ms."""
+
 NEWS_S = 1.0
 """After how long a partition is asked for news that has no part in a lookup."""
 
@@ -164,7 +167,10 @@ class Finder:
         within = asking.within
         shelf = self._shelf(within)
         numbers = range(self._spread)
-        if shelf is None or asking.entry_id in shelf or not shelf.is_whole(numbers):
+        # Nothing has to be embedded where the very question is there. To ask for it alone
+        # pays if it is likely, or if embedding takes longer than asking.
+        is_slow = self._embedder.took_s > SLOW_EMBEDDING_S
+        if is_slow or shelf is None or asking.entry_id in shelf or not shelf.is_whole(numbers):
             hit = await self._serve(asking, shelf, {asking.entry_id: 1.0})
             if hit is not None:
                 return hit
@@ -198,17 +204,20 @@ class Finder:
     async def _by_meaning(self, asking: Asking, shelf: Shelf) -> Hit | None:
         """Ask for the entries that fit, until one is served or there are no more."""
         assert asking.vector is not None
-        for _ in range(ROUNDS_MOST):
+        rounds = 0
+        while rounds < ROUNDS_MOST and self._has_time(asking):
             found = shelf.search(asking.vector, self._neighbours)
             asking.judged = self._judge.judge(asking.question, found, asking.documents)
             wanted = self._wanted(asking, asking.judged.admitted)
             if asking.fence is None:  # The server was not asked for the very question yet.
                 wanted = {asking.entry_id: 1.0, **wanted}
-            if not wanted:
+            is_whole = shelf.is_whole(range(self._spread)) or self._index.is_ready
+            if not wanted and is_whole:
                 return None
             hit = await self._serve(asking, shelf, wanted, "process")
-            if hit is not None or not self._has_time(asking):
+            if hit is not None:
                 return hit
+            rounds += is_whole  # Getting to know the scope is bounded by time alone.
         return None
 
     def _wanted(self, asking: Asking, admitted: Found) -> dict[str, float]:

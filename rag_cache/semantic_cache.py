@@ -125,7 +125,7 @@ class SemanticCache(PlainFace):
             embedder,
         )
         writer = Writer(
-            *(writes, self._standings, settings.entries_most),
+            *(writes, self._standings, shelves, settings.entries_most),
             *(settings.ttl_jitter, random.Random()),  # noqa: S311 - jitter, no secret
         )
         verify = None

@@ -9,6 +9,8 @@ from typing import Any
 class ServerIndex:
     """Not there yet."""
 
+    is_ready = False
+
     def __init__(self, *_: Any) -> None:
         pass
 

@@ -97,7 +97,7 @@ class Shelf:
         Returns:
             Whether anything was put on the shelf.
         """
-        added = [self._put(raw_id.decode(), card, vector) for _, raw_id, card, vector in news]
+        added = [self.put(raw_id.decode(), card, vector) for _, raw_id, card, vector in news]
         with self._lock:
             self._heard_s[number] = now_s
             former, counter = self._known.get(number, NOWHERE)
@@ -111,7 +111,8 @@ class Shelf:
                 self._whole.add(number)
         return any(added)
 
-    def _put(self, entry_id: str, raw_card: bytes, raw_vector: bytes) -> bool:
+    def put(self, entry_id: str, raw_card: bytes, raw_vector: bytes) -> bool:
+        """Put an entry on the shelf, if it is whole; whether it was."""
         import numpy as np
 
         if len(raw_vector) != 4 * self._dimension:

@@ -16,6 +16,7 @@ from rag_cache.marks import document_mark, packed_mark, packed_version, tag_mark
 from rag_cache.operations import calls
 from rag_cache.partitions import Partition
 from rag_cache.results import Fence, Stored
+from rag_cache.shelves import Shelves
 from rag_cache.values import digest, encode
 from rag_cache.within import Within
 
@@ -150,6 +151,7 @@ class Writer:
     Args:
         link: To the cache cluster.
         standings: Which primaries may be served from, and so stored to.
+        shelves: What this process has at hand.
         entries_most: Entries one scope may have.
         jitter: By which part a life is shortened at most.
         draw: Draws a number between two bounds.
@@ -159,12 +161,14 @@ class Writer:
         self,
         link: Link,
         standings: Standings,
+        shelves: Shelves,
         entries_most: int,
         jitter: float,
         draw: random.Random,
     ) -> None:
         self._link = link
         self._standings = standings
+        self._shelves = shelves
         self._entries_most = entries_most
         self._jitter = jitter
         self._draw = draw
@@ -197,6 +201,8 @@ class Writer:
         if status != b"ok" or answered.decode() != identity:
             self._standings.doubt(home.name)
             return Stored(accepted=False, reason="unverified")
+        shelf = self._shelves.of(order.within.key, len(vector))
+        shelf.put(order.entry_id, order.card, entry.vector)
         return Stored(accepted=True)
 
     async def _standing(self, home: Partition) -> str | None:
