@@ -24,10 +24,16 @@ class Goal:
     Attributes:
         most: The largest value, or ratio, that meets the goal.
         over: What it is divided by; "nothing" for an absolute value.
+        at_least: Whether it is the smallest value instead.
     """
 
     most: float
     over: Over
+    at_least: bool = False
+
+    def is_met(self, reached: float) -> bool:
+        """Whether a value meets it."""
+        return reached >= self.most if self.at_least else reached <= self.most
 
 
 @dataclass(frozen=True, slots=True)

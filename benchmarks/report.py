@@ -25,14 +25,15 @@ def verdict(figure: Figure, case: Case) -> str:
     reached = figure.reached(case)
     if case.goal is None or reached is None:
         return UNKNOWN
-    return MET if reached <= case.goal.most else MISSED
+    return MET if case.goal.is_met(reached) else MISSED
 
 
 def _goal_text(case: Case) -> str:
     if case.goal is None:
         return ""
     over = {"nothing": case.unit}.get(case.goal.over, f"x {case.goal.over}")
-    return f"<= {number(case.goal.most)} {over}".rstrip()
+    sign = ">=" if case.goal.at_least else "<="
+    return f"{sign} {number(case.goal.most)} {over}".rstrip()
 
 
 def _row(figure: Figure, case: Case) -> list[str]:

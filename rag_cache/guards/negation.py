@@ -1,0 +1,62 @@
+"""Whether two questions ask for opposite things."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from rag_cache.guards.guard import Asked, Candidate
+from rag_cache.guards.lexicon import OPPOSITES, PREFIXES
+from rag_cache.guards.words import Parsed, parsed, stem
+
+
+class Negation:
+    """Refuses where one question is negative and the other is not, or asks for the opposite.
+
+    What tells: a negator in one alone ("don't cancel"), a word and the same one with a
+    prefix ("safe", "unsafe"), and words of opposite sides ("include", "exclude").
+    """
+
+    name = "negation"
+
+    def __repr__(self) -> str:
+        return "Negation()"
+
+    def refusal(self, asked: Asked, candidate: Candidate) -> str | None:
+        """See `Guard.refusal`."""
+        ours, theirs = parsed(asked.question), parsed(candidate.question)
+        if ours.is_negative != theirs.is_negative:
+            return "one of the two is negative"
+        found = _turned(ours, theirs) or _turned(theirs, ours)
+        found = found or _opposed(ours, theirs) or _opposed(theirs, ours)
+        return f"opposites: {found[0]}, {found[1]}" if found else None
+
+
+def _turned(one: Parsed, other: Parsed) -> tuple[str, str] | None:
+    """A word of one, and the same with a prefix of the other."""
+    turned = {
+        stem(prefix + word): word
+        for word in set(one.words) - set(other.words)
+        if len(word) > 2
+        for prefix in PREFIXES
+    }
+    for each in other.words:
+        plain = stem(each.replace("-", ""))
+        if plain in turned:
+            return turned[plain], each
+    return None
+
+
+@cache
+def _axes() -> list[tuple[frozenset[str], frozenset[str]]]:
+    return [(frozenset(map(stem, one)), frozenset(map(stem, other))) for one, other in OPPOSITES]
+
+
+def _opposed(one: Parsed, other: Parsed) -> tuple[str, str] | None:
+    """A word of one whose opposite, which it has not, is in the other."""
+    ours, theirs = set(one.stems), set(other.stems)
+    for first, second in _axes():
+        for here, there in ((first, second), (second, first)):
+            mine, opposite = here & ours, there & theirs
+            if mine and opposite and not there & ours and not here & theirs:
+                return min(mine), min(opposite)
+    return None
