@@ -14,12 +14,14 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from benchmarks.contenders import OURS
 from benchmarks.figures import Column, Figure, Goal
 from benchmarks.session import Session
+from rag_cache.calibration.examples import connected
 from rag_cache.embedders import MiniLM
 from rag_cache.guards import WORD_GUARDS, Asked, Candidate
 
@@ -68,11 +70,10 @@ def load() -> list[Pair]:
     from fow_cache.data import load_questions
 
     rows = load_questions()
-    groups = _grouped([(row["id"], row["a"].casefold(), row["b"].casefold()) for row in rows])
     model = MiniLM()
     first, second = (model.embed_array([row[side] for row in rows]) for side in "ab")
     pairs = []
-    for row, group, score in zip(rows, groups, np.sum(first * second, axis=1), strict=True):
+    for row, group, score in zip(rows, _groups(rows), np.sum(first * second, axis=1), strict=True):
         candidate = Candidate(row["a"], float(score), "")
         asked = Asked(row["b"], (candidate,))
         refused = any(guard.refusal(asked, candidate) for guard in WORD_GUARDS)
@@ -80,21 +81,13 @@ def load() -> list[Pair]:
     return pairs
 
 
-def _grouped(pairs: Sequence[tuple[str, str, str]]) -> list[str]:
-    """Of each pair the least id of those which share questions with it, over any others."""
-    parent: dict[str, str] = {}
-
-    def root(text: str) -> str:
-        while parent.setdefault(text, text) != text:
-            text = parent[text]
-        return text
-
-    for _, one, other in pairs:
-        parent[root(one)] = root(other)
-    names: dict[str, str] = {}
-    for name, one, _ in pairs:
-        names[root(one)] = min(name, names.get(root(one), name))
-    return [names[root(one)] for _, one, _ in pairs]
+def _groups(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Of each pair the least id of those that it shares questions with, over any others."""
+    firsts = connected([(row["a"].casefold(), row["b"].casefold()) for row in rows])
+    names: dict[int, str] = {}
+    for row, first in zip(rows, firsts, strict=True):
+        names[first] = min(row["id"], names.get(first, row["id"]))
+    return [names[first] for first in firsts]
 
 
 def _number(salt: str, group: str) -> int:

@@ -8,6 +8,8 @@ stream of questions to a bank that buys 1.7 times the hits at the same share of 
 
 from __future__ import annotations
 
+from typing import Literal
+
 from rag_cache.guards.guard import Asked, Candidate
 
 AGREEING = 4
@@ -18,34 +20,48 @@ SURE = 0.95
 class NeighbourAgreement:
     """Refuses where the nearest entries have different answers.
 
-    Entries agree if their answers are equal, or were made from the same best document.
     It takes a scope with several entries an answer: canned answers, retrieval, routing.
+    Where a model words each answer anew, entries can agree by their best document instead,
+    which tells less: two answers may come from one document.
 
     Args:
         agreeing: How many of the nearest entries must agree, the candidate among them.
         sure: A candidate of at least this cosine needs no agreement.
+        by: In what they must agree.
     """
 
     name = "neighbours"
 
-    def __init__(self, agreeing: int = AGREEING, sure: float = SURE) -> None:
-        if agreeing < 1:
-            raise ValueError("agreeing must be at least 1")
+    def __init__(
+        self,
+        agreeing: int = AGREEING,
+        sure: float = SURE,
+        by: Literal["answer", "document"] = "answer",
+    ) -> None:
+        if agreeing < 1 or by not in ("answer", "document"):
+            raise ValueError('agreeing must be at least 1, and by "answer" or "document"')
         self.agreeing = agreeing
         self.sure = sure
+        self.by = by
 
     def __repr__(self) -> str:
-        return f"NeighbourAgreement({self.agreeing}, sure={self.sure})"
+        by = "" if self.by == "answer" else f", by={self.by!r}"
+        return f"NeighbourAgreement({self.agreeing}, sure={self.sure}{by})"
 
     def refusal(self, asked: Asked, candidate: Candidate) -> str | None:
         """See `Guard.refusal`."""
         if candidate.score >= self.sure:
             return None
         nearest = asked.neighbours[: self.agreeing]
-        agreeing = sum(_agree(candidate, each) for each in nearest)
+        agreeing = sum(self._agree(candidate, each) for each in nearest)
         if agreeing == self.agreeing:
             return None
         return f"{agreeing} of the {self.agreeing} nearest entries agree"
+
+    def _agree(self, one: Candidate, other: Candidate) -> bool:
+        if self.by == "answer":
+            return one.answer == other.answer
+        return bool(one.documents) and one.documents[:1] == other.documents[:1]
 
 
 class EvidenceAgreement:
@@ -75,9 +91,3 @@ class EvidenceAgreement:
         if asked.documents[0] in candidate.documents[: self.depth]:
             return None
         return "the best document now is another one"
-
-
-def _agree(one: Candidate, other: Candidate) -> bool:
-    if one.answer == other.answer:
-        return True
-    return bool(one.documents and other.documents and one.documents[0] == other.documents[0])
