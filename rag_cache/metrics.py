@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
@@ -22,6 +22,7 @@ MissReason: TypeAlias = Literal[
     "stale",
     "unverified",
     "pending",
+    "warming",
     "slow",
     "unreachable",
     "rejected",
@@ -31,7 +32,8 @@ MissReason: TypeAlias = Literal[
 ]
 """Why a lookup misses: there is nothing in the scope; nothing is near enough; guards refused
 what is; what fits is stale; the versions are not verified on this primary; a change of them
-is pending; the server took too long, was away, refused, or answered what can't be read; it
+is pending; this process does not know the whole scope yet, and there is no index that does;
+the server took too long, was away, refused, or answered what can't be read; it
 is left alone for having failed; the question could not be embedded."""
 
 BUCKETS_A_DECADE = 20
@@ -154,6 +156,7 @@ class Meter:
 
     def __init__(self, prices: Prices | None = None) -> None:
         self._prices = prices
+        self._listeners: tuple[Callable[[float], None], ...] = ()
         self._counts = _Counts()
         self._lock = threading.Lock()
         renew_after_fork(self)
@@ -162,6 +165,15 @@ class Meter:
         """Begin anew: what the parent counted is the parent's."""
         self._counts = _Counts()
         self._lock = threading.Lock()
+
+    def listen(self, listener: Callable[[float], None]) -> None:
+        """Have someone told of each lookup how long it took, in seconds, embedding apart.
+
+        Args:
+            listener: Is called by whoever looks up, so it takes no time and raises nothing.
+        """
+        with self._lock:
+            self._listeners = (*self._listeners, listener)
 
     def hit(self, tier: Tier, saved_s: float | None, usage: Mapping[str, Any]) -> None:
         """A hit, how long computing it had taken, and the tokens that took."""
@@ -208,6 +220,8 @@ class Meter:
         bucket = math.ceil(BUCKETS_A_DECADE * math.log10(max(seconds, SHORTEST_S) / SHORTEST_S))
         with self._lock:
             self._counts.took[bucket] += 1
+        for listener in self._listeners:
+            listener(seconds)
 
     def snapshot(self) -> Stats:
         """What was counted so far."""
