@@ -74,7 +74,7 @@ class Hit:
     saved_s: float | None = None
     usage: Mapping[str, int] = field(default_factory=dict)
 
-    def __bool__(self) -> bool:
+    def __bool__(self) -> Literal[True]:
         return True
 
 
@@ -93,7 +93,7 @@ class Miss:
     fence: Fence | None = None
     refusals: tuple[Refusal, ...] = ()
 
-    def __bool__(self) -> bool:
+    def __bool__(self) -> Literal[False]:
         return False
 
 
