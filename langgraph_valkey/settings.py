@@ -68,6 +68,8 @@ class ConnectionSettings(BaseModel):
         unknown_retry_deadline_s: How long a write of unknown outcome is sent again.
         in_flight_most: Requests under way at once on one client; more wait.
         durability: What the cluster promises about acknowledged writes.
+        protocol: Version of the wire protocol, RESP; 2 for a server whose search module does
+            not speak 3.
         client_name: Name shown by CLIENT LIST.
     """
 
@@ -93,6 +95,7 @@ class ConnectionSettings(BaseModel):
     )
     in_flight_most: int = Field(default=limits.IN_FLIGHT_MOST, ge=1, le=100_000)
     durability: Literal["async", "sync", "disabled", "none", "unknown"] = "unknown"
+    protocol: int = Field(default=3, ge=2, le=3)
     client_name: str = Field(default="langgraph-valkey", pattern=r"^[!-~]*$")
 
     @property

@@ -11,9 +11,9 @@ from __future__ import annotations
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 from langgraph_valkey.errors import (
     OutcomeUnknown,
@@ -25,17 +25,17 @@ from langgraph_valkey.fork import renew_after_fork
 from langgraph_valkey.link import Link
 from langgraph_valkey.primary.contract import Primary
 from langgraph_valkey.primary.versions import MARKS_MOST
+from rag_cache.asking import Asking, Bypass, Embed, Verify
 from rag_cache.breaker import Breaker
 from rag_cache.errors import InvalidationPending
-from rag_cache.flights import Flights
 from rag_cache.freshness.changing import write_down
 from rag_cache.freshness.standings import Standings
-from rag_cache.lookup import Asking, Bypass, Embed, Finder, Verify
+from rag_cache.lookup import Finder
 from rag_cache.metrics import Meter
 from rag_cache.operations import calls
 from rag_cache.partitions import Partition, partition_of
 from rag_cache.questions import normalized
-from rag_cache.results import Computed, Fence, Hit, Miss, Stored
+from rag_cache.results import Fence, Hit, Miss, Stored
 from rag_cache.scope import Scope
 from rag_cache.settings import CacheSettings, check_ttl
 from rag_cache.storing import About, Writer, ordered
@@ -45,8 +45,6 @@ _log = logging.getLogger("rag_cache")
 
 BREAKERS_MOST = 10_000
 """Partitions whose troubles are remembered."""
-
-Compute: TypeAlias = Callable[[], Awaitable[Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +69,7 @@ class Face:
     writer: Writer
     embed: Embed
     verify: Verify | None
-    prepare: Callable[[], Awaitable[None]]
+    prepare: Callable[[], Coroutine[Any, Any, None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +102,6 @@ class Answers:
         self._embedder_id = embedder_id
         self._standings = standings
         self._meter = meter
-        self._flights = Flights(settings.flight_s)
         self._breakers: OrderedDict[Partition, Breaker] = OrderedDict()
         self._scopes: OrderedDict[Scope, Within] = OrderedDict()
         self._lock = threading.Lock()
@@ -121,7 +118,7 @@ class Answers:
     ) -> Hit | Miss:
         """Look an answer up; see `SemanticCache.lookup`."""
         result = await self.find(face, self.asking(face, question, scope, documents))
-        self._count(result)
+        self.count(result)
         return result
 
     def asking(
@@ -159,23 +156,24 @@ class Answers:
             breaker.succeeded(link.now())
             if bypass.__cause__ is not None:
                 _log.warning("a question could not be embedded", exc_info=bypass.__cause__)
-            result = Miss(bypass.reason, asking.fence)
+            result = Miss(bypass.reason, asking.given_fence())
         except WriteRejected:
             breaker.failed(link.now())
-            result = Miss("rejected", asking.fence)
+            result = Miss("rejected", asking.given_fence())
         except (Unreachable, OutcomeUnknown):
             breaker.failed(link.now())
             slow = link.now() >= asking.until_s - 0.001
-            result = Miss("slow" if slow else "unreachable", asking.fence)
+            result = Miss("slow" if slow else "unreachable", asking.given_fence())
         except Exception:  # noqa: BLE001 - the caller's pipeline goes on, whatever it is
             breaker.failed(link.now())
             _log.exception("a lookup failed, which counts as a miss")
-            result = Miss("corrupt", asking.fence)
+            result = Miss("corrupt", asking.given_fence())
         embedding_s = asking.until_s - until_s
         self._meter.lookup_took(max(0.0, link.now() - started_s - embedding_s))
         return result
 
-    def _count(self, result: Hit | Miss) -> None:
+    def count(self, result: Hit | Miss) -> None:
+        """Count a lookup by its result."""
         if isinstance(result, Hit):
             tier = "exact" if result.tier == "computed" else result.tier
             self._meter.hit(tier, result.saved_s, result.usage)
@@ -261,79 +259,6 @@ class Answers:
             reason = "failed"
         return Stored(accepted=False, reason=reason)
 
-    # --- computing -----------------------------------------------------------------------
-
-    async def compute(
-        self,
-        face: Face,
-        question: str,
-        scope: Scope,
-        compute: Compute,
-        documents: Sequence[str] | None,
-        keeping: Keeping,
-    ) -> Hit:
-        """Look an answer up, or compute it once; see `SemanticCache.get_or_compute`."""
-        look = _Look(self, face, question, scope, documents)
-        found = await look()
-        may_wait = True
-        while isinstance(found, Miss):
-            if found.fence is None or not may_wait:
-                break
-            entry_id = found.fence.entry_id
-            flight, leads = self._flights.board(entry_id)
-            if leads:
-                return await self._lead(flight, look, compute, keeping)
-            await self._flights.wait(flight, face.lookups)
-            may_wait = not flight.failed
-            found = await look()
-        self._count_first(look, found)
-        if isinstance(found, Hit):
-            return found
-        return await self._computed(look, compute, keeping)
-
-    async def _lead(self, flight: Any, look: _Look, compute: Compute, keeping: Keeping) -> Hit:
-        """Compute for all who wait, unless another process has done so."""
-        asking = self.asking(look.face, look.question, look.scope, look.documents)
-        entry_id, home, link = asking.entry_id, asking.home, look.face.lookups
-        failed = True
-        try:
-            found = await self._flights.claim(flight, link, home, entry_id, look.hit)
-            self._count_first(look, found if found is not None else look.last)
-            if found is None:
-                found = await self._computed(look, compute, keeping)
-            failed = False
-            return found
-        finally:
-            self._flights.land(entry_id, flight, failed=failed)
-            await self._flights.give_back(flight, link, home, entry_id)
-
-    def _count_first(self, look: _Look, found: Hit | Miss) -> None:
-        """Count the lookup by its end: a hit that was waited for is one of single flight."""
-        if isinstance(found, Hit) and look.times > 1:
-            self._meter.hit("flight", found.saved_s, found.usage)
-        else:
-            self._count(found)
-
-    async def _computed(self, look: _Look, compute: Compute, keeping: Keeping) -> Hit:
-        """Compute it, and store it under the fence of the last look."""
-        face = look.face
-        assert isinstance(look.last, Miss)
-        fence = look.last.fence
-        started_s = face.lookups.now()
-        value = await compute()
-        took_s = face.lookups.now() - started_s
-        given = value if isinstance(value, Computed) else Computed(value)
-        about = About(given.evidence, given.tags, given.usage, took_s)
-        if fence is not None:
-            await self.store(face, look.question, look.scope, given.value, about, keeping, fence)
-        entry_id = fence.entry_id if fence is not None else ""
-        return Hit(
-            *(given.value, look.question, 1.0, "computed", entry_id, 0.0),
-            evidence=given.evidence,
-            saved_s=None,
-            usage=dict(given.usage or {}),
-        )
-
     # --- invalidating --------------------------------------------------------------------
 
     async def invalidate(self, face: Face, corpus: str, marks: Mapping[str, str | None]) -> None:
@@ -370,37 +295,3 @@ class Answers:
         call = calls.delete(home, within.key, within.entry_id(question))
         [there] = await face.writes.send([call])
         return bool(there)
-
-
-class _Look:
-    """Looks for one answer again and again."""
-
-    def __init__(
-        self,
-        answers: Answers,
-        face: Face,
-        question: str,
-        scope: Scope,
-        documents: Sequence[str] | None,
-    ) -> None:
-        self.face = face
-        self.question = question
-        self.scope = scope
-        self.documents = documents
-        self.times = 0
-        self.last: Hit | Miss = Miss("absent")
-        self._answers = answers
-        self._vector: Any = None
-
-    async def __call__(self) -> Hit | Miss:
-        asking = self._answers.asking(self.face, self.question, self.scope, self.documents)
-        asking.vector = self._vector
-        self.last = await self._answers.find(self.face, asking)
-        self._vector = asking.vector
-        self.times += 1
-        return self.last
-
-    async def hit(self) -> Hit | None:
-        """The answer, if it is there."""
-        found = await self()
-        return found if isinstance(found, Hit) else None

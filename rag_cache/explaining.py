@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from rag_cache.answers import Answers, Face
+from rag_cache.asking import Asking
 from rag_cache.judging import Judge
-from rag_cache.lookup import Asking
 from rag_cache.results import Considered, Explanation, Hit, Miss
 from rag_cache.shelves import Filed
 

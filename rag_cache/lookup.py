@@ -12,15 +12,16 @@ caller computes its answer then, as if there were no cache.
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from langgraph_valkey.link import Link
+from langgraph_valkey.vectors.index import SearchLink
+from rag_cache.asking import Asking, Bypass
 from rag_cache.embedding import Embedder
 from rag_cache.entries import Card, Corrupt, Record
 from rag_cache.freshness.standings import Standings
-from rag_cache.judging import Found, Judge, Judged
+from rag_cache.judging import Judge
 from rag_cache.operations import calls
 from rag_cache.partitions import Partition, partition_of
 from rag_cache.results import Fence, Hit, HitTier, Miss, Refusal
@@ -30,11 +31,7 @@ from rag_cache.values import decode
 from rag_cache.within import Within
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from rag_cache.metrics import MissReason
-
-    Vector: TypeAlias = np.ndarray[Any, Any]
 
 NEWS_MOST = 32
 """New entries told by one reply: about 64 KiB of vectors."""
@@ -56,52 +53,6 @@ ROUNDS_MOST = 4
 
 FIRST_PAUSE_S = 0.001
 """Pause between two looks whether a partition's first standing has come."""
-
-Embed: TypeAlias = "Callable[[str], Awaitable[Vector]]"
-Verify: TypeAlias = Callable[[str, str, Any], Awaitable[str | None]]
-
-
-class Bypass(Exception):
-    """Why nothing can be served now."""
-
-    def __init__(self, reason: MissReason) -> None:
-        super().__init__(reason)
-        self.reason = reason
-
-
-@dataclass(slots=True)
-class Asking:
-    """One lookup under way.
-
-    Attributes:
-        question: What is asked.
-        within: In which scope.
-        entry_id: Name of the entry for exactly this question.
-        home: The partition of that entry.
-        documents: Ids of the current top documents; None if they are not known.
-        embed: Embeds a text: the embedder's method of one face.
-        verify: Tells why an answer does not fit, having seen it; None if there is no verifier.
-        until_s: When to give up, by the link's clock.
-        vector: The question's embedding, once it is known.
-        fence: What was current when the server was asked first.
-        judged: What came of the nearest entries.
-        refusals: Entries that were refused after they had been judged.
-        verdicts: What the server said of entries, by their ids.
-    """
-
-    question: str
-    within: Within
-    entry_id: str
-    home: Partition
-    documents: tuple[str, ...] | None
-    embed: Embed
-    verify: Verify | None
-    until_s: float
-    vector: Vector | None = None
-    fence: Fence | None = None
-    judged: Judged = field(default_factory=Judged)
-    refusals: list[Refusal] = field(default_factory=list)
-    verdicts: dict[str, str] = field(default_factory=dict)
 
 
 class _Served(NamedTuple):
@@ -142,7 +93,7 @@ class Finder:
     def __init__(
         self,
         reach: Reach,
-        link: Link,
+        link: SearchLink,
         standings: Standings,
         shelves: Shelves,
         judge: Judge,
@@ -164,27 +115,26 @@ class Finder:
             Bypass: Nothing can be served now.
             LanggraphValkeyError: The server could not be asked.
         """
-        within = asking.within
-        shelf = self._shelf(within)
-        numbers = range(self._spread)
+        shelf = self._shelf(asking.within)
         # Nothing has to be embedded where the very question is there. To ask for it alone
         # pays if it is likely, or if embedding takes longer than asking.
         is_slow = self._embedder.took_s > SLOW_EMBEDDING_S
-        if is_slow or shelf is None or asking.entry_id in shelf or not shelf.is_whole(numbers):
+        if is_slow or shelf is None or asking.entry_id in shelf or not self._is_whole(shelf):
             hit = await self._serve(asking, shelf, {asking.entry_id: 1.0})
             if hit is not None:
                 return hit
         await self._embed(asking)
-        shelf = self._shelf(within)
+        shelf = self._shelf(asking.within)
         assert shelf is not None
         hit = await self._by_meaning(asking, shelf)
-        if hit is None and not shelf.is_whole(numbers) and self._has_time(asking):
-            hit = await self._by_index(asking, shelf)
         return hit if hit is not None else self._miss(asking)
 
     def _shelf(self, within: Within) -> Shelf | None:
         dimension = self._embedder.dimension
         return None if dimension is None else self._shelves.of(within.key, dimension)
+
+    def _is_whole(self, shelf: Shelf) -> bool:
+        return shelf.is_whole(range(self._spread))
 
     async def _embed(self, asking: Asking) -> None:
         """Embed the question. It takes what it takes: the deadline is put off by that."""
@@ -199,49 +149,65 @@ class Finder:
     def _has_time(self, asking: Asking) -> bool:
         return self._link.now() < asking.until_s
 
-    # --- by this process' matrix ---------------------------------------------------------
+    # --- by meaning ----------------------------------------------------------------------
 
     async def _by_meaning(self, asking: Asking, shelf: Shelf) -> Hit | None:
-        """Ask for the entries that fit, until one is served or there are no more."""
+        """Ask for the entries that fit, found by whoever knows the whole scope.
+
+        Part of a scope is not enough: the best entry may be missing, and guards that look
+        at neighbours would see the wrong ones.
+        """
+        if not self._is_whole(shelf) and not self._index.is_ready:
+            while not self._is_whole(shelf):
+                if not self._has_time(asking):
+                    raise Bypass("warming")
+                await self._serve(asking, shelf, {})
+        if self._is_whole(shelf):
+            return await self._by_shelf(asking, shelf)
+        return await self._by_index(asking, shelf)
+
+    async def _by_shelf(self, asking: Asking, shelf: Shelf) -> Hit | None:
+        """By this process' matrix; again for what the replies tell of new entries."""
         assert asking.vector is not None
-        rounds = 0
-        while rounds < ROUNDS_MOST and self._has_time(asking):
+        for _ in range(ROUNDS_MOST):
             found = shelf.search(asking.vector, self._neighbours)
             asking.judged = self._judge.judge(asking.question, found, asking.documents)
-            wanted = self._wanted(asking, asking.judged.admitted)
+            wanted = self._wanted(asking)
             if asking.fence is None:  # The server was not asked for the very question yet.
                 wanted = {asking.entry_id: 1.0, **wanted}
-            is_whole = shelf.is_whole(range(self._spread)) or self._index.is_ready
-            if not wanted and is_whole:
+            if not wanted or not self._has_time(asking):
                 return None
             hit = await self._serve(asking, shelf, wanted, "process")
             if hit is not None:
                 return hit
-            rounds += is_whole  # Getting to know the scope is bounded by time alone.
         return None
 
-    def _wanted(self, asking: Asking, admitted: Found) -> dict[str, float]:
+    async def _by_index(self, asking: Asking, shelf: Shelf) -> Hit | None:
+        """By the server's index."""
+        assert asking.vector is not None
+        key = asking.within.key
+        nearest = await self._index.search(self._link, key, asking.vector, self._neighbours)
+        if nearest is None or not self._has_time(asking):
+            raise Bypass("warming")
+        found = await self._cards(asking, nearest)
+        asking.judged = self._judge.judge(asking.question, found, asking.documents)
+        for _ in range(ROUNDS_MOST):
+            wanted = self._wanted(asking)
+            if not wanted or not self._has_time(asking):
+                return None
+            hit = await self._serve(asking, shelf, wanted, "server")
+            if hit is not None:
+                return hit
+        return None
+
+    def _wanted(self, asking: Asking) -> dict[str, float]:
         """The best entries that the server has not refused yet, and their cosines."""
         left = {
             filed.entry_id: score
-            for score, filed in admitted
+            for score, filed in asking.judged.admitted
             if filed.entry_id not in asking.verdicts
         }
         return dict(list(left.items())[:CANDIDATES_MOST])
-
-    # --- by the server's index -----------------------------------------------------------
-
-    async def _by_index(self, asking: Asking, shelf: Shelf) -> Hit | None:
-        """Ask the server for the nearest entries, where this process does not know all."""
-        assert asking.vector is not None
-        within = asking.within
-        nearest = await self._index.search(within.key, asking.vector, self._neighbours)
-        if not nearest or not self._has_time(asking):
-            return None
-        found = await self._cards(asking, nearest)
-        asking.judged = self._judge.judge(asking.question, found, asking.documents)
-        wanted = self._wanted(asking, asking.judged.admitted)
-        return await self._serve(asking, shelf, wanted, "server") if wanted else None
 
     async def _cards(
         self, asking: Asking, nearest: Sequence[tuple[str, float]]
@@ -250,18 +216,16 @@ class Finder:
         by_number: dict[int, list[str]] = {}
         for entry_id, _ in nearest:
             by_number.setdefault(self._number(entry_id), []).append(entry_id)
-        groups = list(by_number.items())
+        key = asking.within.key
         replies = await self._link.send(
-            [calls.cards(self._partition(asking, number), ids) for number, ids in groups]
+            [
+                calls.cards(self._partition(asking, number), key, ids)
+                for number, ids in by_number.items()
+            ]
         )
         cards: dict[str, Card] = {}
-        for (_, ids), reply in zip(groups, replies, strict=True):
-            for at, entry_id in enumerate(ids):
-                if reply[2 * at].decode() == asking.within.key and reply[2 * at + 1]:
-                    try:
-                        cards[entry_id] = Card.unpack(reply[2 * at + 1])
-                    except Corrupt:
-                        continue
+        for ids, reply in zip(by_number.values(), replies, strict=True):
+            cards.update(_readable(key, ids, reply))
         return [(score, Filed(name, cards[name])) for name, score in nearest if name in cards]
 
     # --- asking the server ---------------------------------------------------------------
@@ -286,7 +250,7 @@ class Finder:
             by_number.setdefault(self._number(entry_id), []).append(entry_id)
         if shelf is not None:
             for number in range(self._spread):
-                if shelf.wants_news(number, self._link.now(), NEWS_S):
+                if self._wants_news(shelf, number):
                     by_number.setdefault(number, [])
         served = await self._exchange(asking, shelf, by_number)
         for entry_id, score in wanted.items():
@@ -301,6 +265,20 @@ class Finder:
                     shelf.drop(entry_id)
         return None
 
+    def _wants_news(self, shelf: Shelf, number: int) -> bool:
+        """Whether to ask a partition that has no other part in this."""
+        if not self._index.is_ready and not shelf.is_whole((number,)):
+            return True
+        return shelf.wants_news(number, self._link.now(), NEWS_S)
+
+    def _news_most(self, shelf: Shelf, number: int) -> int:
+        """How many new entries to be told of."""
+        if shelf.is_whole((number,)):
+            return NEWS_MOST
+        if not self._index.is_ready:
+            return NEWS_WARMING
+        return NEWS_MOST if self._shelves.has_room(shelf) else 0
+
     async def _exchange(
         self, asking: Asking, shelf: Shelf | None, by_number: Mapping[int, list[str]]
     ) -> dict[str, _Served]:
@@ -311,8 +289,7 @@ class Finder:
             identities.append(await self._standing(partition, asking))
             known, most = NOWHERE, 0
             if shelf is not None:
-                known = shelf.known(number)
-                most = NEWS_MOST if shelf.is_whole((number,)) else NEWS_WARMING
+                known, most = shelf.known(number), self._news_most(shelf, number)
             mosts.append(most)
             within = asking.within
             requests.append(calls.serve(partition, within.key, within.marks, ids, known, most))
@@ -393,7 +370,14 @@ class Finder:
             reason = "refused"
         elif asking.judged.nearest:
             reason = "below_threshold"
-        fence = asking.fence
-        if fence is not None and asking.vector is not None:
-            fence = Fence(fence.entry_id, fence.mark, asking.vector)
-        return Miss(reason, fence, refusals)
+        return Miss(reason, asking.given_fence(), refusals)
+
+
+def _readable(scope: str, ids: Sequence[str], reply: Sequence[bytes]) -> dict[str, Card]:
+    """Cards of a reply that are of a scope and can be read, by the ids of their entries."""
+    found = {}
+    for entry_id, told, card in zip(ids, reply[::2], reply[1::2], strict=True):
+        if told == scope.encode():
+            with suppress(Corrupt):
+                found[entry_id] = Card.unpack(card)
+    return found

@@ -108,7 +108,7 @@ class Stats:
 
     def __str__(self) -> str:
         def row(name: str, value: str) -> str:
-            return f"{name:<16}{value}"
+            return f"{name:<18}{value}"
 
         def each(counts: Mapping[str, int]) -> str:
             return ", ".join(f"{name} {count:,}" for name, count in counts.items()) or "-"

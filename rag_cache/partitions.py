@@ -10,13 +10,15 @@ key                                type  holds
 =================================  ====  ==============================================
 ``<prefix>:v:{partition}``         hash  versions of documents; see ``entries.lua``
 ``<prefix>:s:{partition}:scope``   zset  ids of a scope's entries, oldest first
-``<prefix>:e:{partition}:id``      hash  an entry
+``<prefix>:e:set:{partition}:id``  hash  an entry; a scope's keys have a prefix in common
 ``<prefix>:f:{partition}:id``      text  who computes that entry
 ``<prefix>:l:{bucket}``            hash  lives of namespaces of plain keys
 ``<prefix>:k:{bucket}:...``        text  values under plain keys
 =================================  ====  ==============================================
 
-Entries have a prefix of their own, so that the server can index them and nothing else.
+Entries have a prefix of their own, so that the server can index them and nothing else; and
+before the braces, which an index' prefix must not have, stands to which set they belong: the
+first digits of their scope's key. So a large scope can have an index of its own.
 """
 
 from __future__ import annotations
@@ -27,6 +29,10 @@ from functools import lru_cache
 from langgraph_valkey.keys import to_bytes
 from langgraph_valkey.primary.versions import PartitionKey
 from rag_cache.scope import digest_of
+
+SET_DIGITS = 8
+"""Digits of a scope's key that name its set: two scopes may share one, by chance, and what
+an index tells of another scope is not served."""
 
 BUCKETS = 64
 """Over how many slots plain keys are spread: a few for each shard of a large cluster."""
@@ -40,7 +46,8 @@ class Partition:
         name: What the primary store calls it.
         versions: Key of what is known about versions.
         scopes: What keys of scopes begin with.
-        entries: What keys of entries begin with.
+        stem: What all keys begin with.
+        tag: What makes its keys belong to one slot.
         claims: What keys of claims begin with.
         tenant: Digest of the tenant, in hex digits.
     """
@@ -48,9 +55,14 @@ class Partition:
     name: PartitionKey
     versions: bytes
     scopes: bytes
-    entries: bytes
+    stem: bytes
+    tag: bytes
     claims: bytes
     tenant: bytes
+
+    def entries(self, scope: str) -> bytes:
+        """What keys of a scope's entries begin with."""
+        return b"%b:e:%b:%b:" % (self.stem, scope[:SET_DIGITS].encode(), self.tag)
 
 
 @lru_cache(maxsize=8192)
@@ -69,10 +81,16 @@ def partition_of(prefix: str, corpus: str, tenant: str, number: int) -> Partitio
         name=PartitionKey(corpus, tenant, number),
         versions=b"%b:v:%b" % (stem, tag),
         scopes=b"%b:s:%b:" % (stem, tag),
-        entries=b"%b:e:%b:" % (stem, tag),
+        stem=stem,
+        tag=tag,
         claims=b"%b:f:%b:" % (stem, tag),
         tenant=digest_of("tenant", tenant).hex().encode(),
     )
+
+
+def set_prefix(prefix: str, scope: str | None = None) -> str:
+    """What keys of all entries begin with, or those of a scope's set."""
+    return f"{prefix}:e:" if scope is None else f"{prefix}:e:{scope[:SET_DIGITS]}:"
 
 
 @lru_cache(maxsize=BUCKETS)

@@ -8,29 +8,27 @@ documents it was made from.
 
 from __future__ import annotations
 
-import random
-import threading
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+import anyio.to_thread
 from langchain_core.embeddings import Embeddings
 
-from langgraph_valkey.glide.link import BlockingLink, LoopLink
 from langgraph_valkey.keeper import Keeper
 from langgraph_valkey.link import finish
 from langgraph_valkey.primary.contract import PrimaryStore
-from langgraph_valkey.primary.opening import open_store
-from rag_cache.answers import Answers, Face, Keeping
+from rag_cache.answers import Answers, Keeping
+from rag_cache.computing import Computing
+from rag_cache.connections import Connections, Parts
 from rag_cache.embedding import Embedder
 from rag_cache.explaining import explain
 from rag_cache.freshness.standings import Standings
 from rag_cache.freshness.tending import ROUND_S, tend
 from rag_cache.guards import DEFAULT_GUARDS
 from rag_cache.guards.guard import Guard
-from rag_cache.guards.verifier import Verifier, ask_blocking, ask_looping
+from rag_cache.guards.verifier import Verifier
 from rag_cache.judging import Judge
-from rag_cache.lookup import Finder, Reach
 from rag_cache.marks import changed
 from rag_cache.metrics import Meter, Prices, Stats
 from rag_cache.plain_face import PlainFace
@@ -38,8 +36,7 @@ from rag_cache.results import Explanation, Fence, Hit, Miss, Stored
 from rag_cache.scope import Scope
 from rag_cache.server_index import ServerIndex
 from rag_cache.settings import CacheSettings
-from rag_cache.shelves import Shelves
-from rag_cache.storing import About, Writer
+from rag_cache.storing import About
 
 if TYPE_CHECKING:
     from rag_cache.calibration import Calibration
@@ -90,57 +87,19 @@ class SemanticCache(PlainFace):
         self.judge = Judge(threshold, guards)
         self._meter = Meter(prices)
         self._embedder = Embedder(embedder)
-        self._verifier = verifier
-        self._is_ours = primary_store is None
-        self._store = primary_store or _opened(settings)
-        self._keeper = Keeper(self, SemanticCache.tend, ROUND_S, "the cache's document versions")
         self._standings = Standings(self._wake)
+        index = ServerIndex(settings.key_prefix, self._embedder, is_wanted=settings.server_index)
+        self._connections = Connections(
+            settings,
+            primary_store,
+            Parts(self._embedder, self.judge, verifier, self._standings, index),
+        )
+        self._blocking, self._loops = self._connections.blocking, self._connections.loops
         self._answers = Answers(settings, self._embedder.id, self._standings, self._meter)
-        self._preparing = threading.Lock()
-        self._is_prepared = False
-        self._open_links()
+        self._computing = Computing(self._answers, self._meter, settings.flight_s)
+        self._index = index
+        self._keeper = Keeper(self, SemanticCache.tend, ROUND_S, "the cache's document versions")
         super().__init__(settings, self._blocking, self._loops)
-
-    def _open_links(self) -> None:
-        lookups, writes = self.settings.for_lookups(), self.settings.for_writes()
-        self._links: list[BlockingLink | LoopLink] = []
-        blocking = [BlockingLink(lookups), BlockingLink(writes)]
-        loops = [LoopLink(each.settings, each) for each in blocking]
-        self._links = [*loops, *blocking]
-        shelves = Shelves(self.settings.rows_most)
-        self._blocking = self._face(blocking, shelves, blocks=True)
-        self._loops = self._face(loops, shelves, blocks=False)
-
-    def _face(self, links: Sequence[Any], shelves: Shelves, *, blocks: bool) -> Face:
-        lookups, writes = links
-        settings, embedder, verifier = self.settings, self._embedder, self._verifier
-        index = ServerIndex(lookups, writes, settings, embedder, self._standings)
-        finder = Finder(
-            Reach(settings.key_prefix, settings.spread, settings.neighbours),
-            lookups,
-            self._standings,
-            shelves,
-            self.judge,
-            index,
-            embedder,
-        )
-        writer = Writer(
-            *(writes, self._standings, shelves, settings.entries_most),
-            *(settings.ttl_jitter, random.Random()),  # noqa: S311 - jitter, no secret
-        )
-        verify = None
-        if verifier is not None:
-            verify = ask_blocking(verifier) if blocks else ask_looping(verifier)
-        return Face(
-            lookups=lookups,
-            writes=writes,
-            primary=self._store.blocking if blocks else self._store.loops,
-            finder=finder,
-            writer=writer,
-            embed=embedder.blocking if blocks else embedder.looping,
-            verify=verify,
-            prepare=self._prepare_blocking if blocks else self._prepare,
-        )
 
     # --- looking up ----------------------------------------------------------------------
 
@@ -277,7 +236,7 @@ class SemanticCache(PlainFace):
             return compute()
 
         return finish(
-            self._answers.compute(
+            self._computing.compute(
                 self._blocking, question, scope, run, documents, Keeping(kind, ttl_s)
             )
         )
@@ -293,7 +252,7 @@ class SemanticCache(PlainFace):
         ttl_s: float | None = None,
     ) -> Hit:
         """Look for an answer, or await and store it; see `get_or_compute`."""
-        return await self._answers.compute(
+        return await self._computing.compute(
             self._loops, question, scope, compute, documents, Keeping(kind, ttl_s)
         )
 
@@ -367,44 +326,24 @@ class SemanticCache(PlainFace):
 
     def tend(self) -> None:
         """Renew what this process may serve from; its keeper does so by itself."""
-        finish(self._prepare_blocking())
-        prefix, link = self.settings.key_prefix, self._blocking.writes
-        finish(tend(self._store.blocking, link, prefix, self._standings))
+        face = self._blocking
+        finish(face.prepare())
+        finish(tend(face.primary, face.writes, self.settings.key_prefix, self._standings))
+        finish(self._index.tend(self._connections.indexing))
 
     def _wake(self) -> None:
         self._keeper.start()
         self._keeper.wake()
 
-    async def _prepare_blocking(self) -> None:
-        """Make the primary store ready, once a process."""
-        if not self._is_prepared:
-            with self._preparing:
-                if not self._is_prepared:
-                    await self._store.blocking.setup()
-                    self._is_prepared = True
-
-    async def _prepare(self) -> None:
-        if not self._is_prepared:
-            await self._store.loops.setup()
-            self._is_prepared = True
-
     def close(self) -> None:
         """Close its connections. What it kept is in the cache."""
         self._keeper.stop()
-        for link in self._links:
-            link.close()
-        if self._is_ours:
-            self._store.close()
+        self._connections.close()
 
     async def aclose(self) -> None:
         """Close its connections, while other tasks run."""
-        import anyio.to_thread
-
         await anyio.to_thread.run_sync(self._keeper.stop)
-        for link in self._links:
-            link.close()
-        if self._is_ours:
-            await self._store.aclose()
+        await self._connections.aclose()
 
     def __enter__(self) -> Self:
         return self
@@ -427,8 +366,3 @@ class SemanticCache(PlainFace):
         trace: TracebackType | None,
     ) -> None:
         await self.aclose()
-
-
-def _opened(settings: CacheSettings) -> PrimaryStore:
-    options = {} if settings.primary_schema is None else {"schema": settings.primary_schema}
-    return open_store(settings.primary.get_secret_value(), **options)

@@ -152,6 +152,10 @@ class Shelves:
             self._of.move_to_end(name)
             return shelf
 
+    def has_room(self, shelf: Shelf) -> bool:
+        """Whether a shelf may grow by itself."""
+        return len(shelf) < self._rows_most
+
     def make_room(self) -> None:
         """Drop the ones used longest ago, but never the last one used."""
         with self._lock:

@@ -16,6 +16,7 @@ from rag_cache.marks import document_mark, packed_mark, packed_version, tag_mark
 from rag_cache.operations import calls
 from rag_cache.partitions import Partition
 from rag_cache.results import Fence, Stored
+from rag_cache.server_index import ServerIndex
 from rag_cache.shelves import Shelves
 from rag_cache.values import digest, encode
 from rag_cache.within import Within
@@ -152,6 +153,7 @@ class Writer:
         link: To the cache cluster.
         standings: Which primaries may be served from, and so stored to.
         shelves: What this process has at hand.
+        index: The server's own, which is told how large scopes are.
         entries_most: Entries one scope may have.
         jitter: By which part a life is shortened at most.
         draw: Draws a number between two bounds.
@@ -162,6 +164,7 @@ class Writer:
         link: Link,
         standings: Standings,
         shelves: Shelves,
+        index: ServerIndex,
         entries_most: int,
         jitter: float,
         draw: random.Random,
@@ -169,6 +172,7 @@ class Writer:
         self._link = link
         self._standings = standings
         self._shelves = shelves
+        self._index = index
         self._entries_most = entries_most
         self._jitter = jitter
         self._draw = draw
@@ -195,7 +199,7 @@ class Writer:
             kept_ms=KEPT_MS,
             entries_most=self._entries_most,
         )
-        [[status, answered, *_]] = await self._link.send([call])
+        [[status, answered, *rest]] = await self._link.send([call])
         if status == b"stale":
             return Stored(accepted=False, reason="stale")
         if status != b"ok" or answered.decode() != identity:
@@ -203,6 +207,7 @@ class Writer:
             return Stored(accepted=False, reason="unverified")
         shelf = self._shelves.of(order.within.key, len(vector))
         shelf.put(order.entry_id, order.card, entry.vector)
+        self._index.grown(order.within.key, rest[-1])
         return Stored(accepted=True)
 
     async def _standing(self, home: Partition) -> str | None:

@@ -80,7 +80,9 @@ class Caches:
         self._stack = stack
 
     def __call__(self, **settings: Any) -> SemanticCache:
-        given = {"embedder": Bag(), "guards": (), "threshold": 0.8, **self._given, **settings}
+        # A lookup may take long on a busy machine: what is too slow has tests of its own.
+        fixed = {"embedder": Bag(), "guards": (), "threshold": 0.8, "lookup_deadline_ms": 2000}
+        given = {**fixed, **self._given, **settings}
         return self._stack.enter_context(SemanticCache(self._url, **given))
 
 

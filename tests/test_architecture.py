@@ -48,9 +48,10 @@ LAYERS = [
     *("commits", "commits.turns", "commits.commit", "commits.committed"),
     *("commits.handlers", "commits.outbox"),
     *("settings", "retry"),
-    *("glide", "glide.errors", "glide.clients", "glide.exchange", "glide.scan"),
-    *("glide.lanes", "glide.link"),
     *("vectors", "vectors.matrix", "vectors.index"),
+    *("glide", "glide.errors", "glide.clients", "glide.exchange", "glide.scan"),
+    "glide.search",
+    *("glide.lanes", "glide.link"),
     *("local.resp", "local.watchdog", "local.topology", "local.node", "local.health"),
     *("local.lifecycle", "local.proxy", "local.framing", "local.log", "local.tunnel"),
     *("local.replication", "local.gate", "local.front", "local.durable", "local.nodes"),
@@ -314,6 +315,11 @@ def requirements(extra: str | None = None) -> dict[str, Requirement]:
     return {each.name: each for each in found if each.name != "langgraph-valkey"}
 
 
+EXTRAS = ("local", "testing", "aws", "otel", "sql", "postgres")
+EXTRAS += ("rag", "plot", "wordllama", "minilm")
+"""Those that the packages themselves import."""
+
+
 def third_party() -> set[str]:
     names = {name.partition(".")[0] for path in sources(*PACKAGES) for name in imported(path)}
     return names - set(sys.stdlib_module_names) - set(PACKAGES)
@@ -322,7 +328,7 @@ def third_party() -> set[str]:
 def test_dependencies_are_those_that_are_imported() -> None:
     providers = packages_distributions()
     optional = set[str]()
-    for extra in ("local", "testing", "aws", "otel", "sql", "postgres"):
+    for extra in EXTRAS:
         optional |= set(requirements(extra))
     declared, used = set(requirements()), set[str]()
     for name in third_party():

@@ -210,7 +210,7 @@ async def test_a_standing_that_lapses_is_no_hit(
     call = Caller(caches(), kind)
     await call("store", QUESTION, SCOPE, "x")
     assert await call("lookup", QUESTION, SCOPE)
-    store = call.cache._store.blocking
+    store = call.cache._blocking.primary
 
     async def away(*_: Any, **__: Any) -> Any:
         raise OSError

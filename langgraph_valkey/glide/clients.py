@@ -32,6 +32,7 @@ from glide_shared.config import (
     GlideClusterClientConfiguration,
     IamAuthConfig,
     NodeAddress,
+    ProtocolVersion,
     ServerCredentials,
     ServiceType,
     TlsAdvancedConfiguration,
@@ -52,6 +53,7 @@ GLIDE_VERSION = "2.6.0"
 SERVER_OLDEST = (7, 2)
 """The first release of Valkey."""
 
+_PROTOCOLS = {2: ProtocolVersion.RESP2, 3: ProtocolVersion.RESP3}
 _SERVICES = {"elasticache": ServiceType.ELASTICACHE, "memorydb": ServiceType.MEMORYDB}
 _log = logging.getLogger("langgraph_valkey")
 _checked_clusters: set[tuple[tuple[str, int], ...]] = set()
@@ -91,6 +93,7 @@ def configuration_of(settings: ConnectionSettings) -> Configuration:
         "credentials": _credentials_of(settings),
         "request_timeout": settings.request_timeout_ms,
         "client_name": settings.client_name or None,
+        "protocol": _PROTOCOLS[settings.protocol],
         # A cancelled call keeps its slot in GLIDE until it is answered, so
         # GLIDE's bound is twice ours, and never under its default.
         "inflight_requests_limit": max(1_000, 2 * settings.in_flight_most),

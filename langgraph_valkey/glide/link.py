@@ -22,12 +22,14 @@ from typing import Any, TypeVar
 
 import anyio
 import anyio.to_thread
+from glide.async_commands import ft
 from glide_shared.exceptions import GlideError
 from glide_shared.routes import RandomNode
+from glide_sync.sync_commands import ft as sync_ft
 
 from langgraph_valkey import limits
 from langgraph_valkey.fork import renew_after_fork
-from langgraph_valkey.glide import scan
+from langgraph_valkey.glide import scan, search
 from langgraph_valkey.glide.clients import (
     can_own_replies,
     check_server,
@@ -39,6 +41,7 @@ from langgraph_valkey.glide.errors import Kind, kind_of, translate
 from langgraph_valkey.glide.exchange import (
     LANES,
     READS,
+    WRITES,
     by_lane,
     exchange,
     in_order,
@@ -48,6 +51,7 @@ from langgraph_valkey.glide.exchange import (
 from langgraph_valkey.glide.lanes import BlockingLane, Health, NativeLane, closed
 from langgraph_valkey.link import Call, Reply, finish
 from langgraph_valkey.settings import ConnectionSettings
+from langgraph_valkey.vectors.index import Index, Nearest
 
 T = TypeVar("T")
 
@@ -113,6 +117,34 @@ class BlockingLink:
             return self._lanes[READS].use(lambda client: page(client, cursor, pattern))
         except GlideError as error:
             raise translate(error, writes=False) from error
+
+    async def nearest(self, query: Nearest) -> list[tuple[bytes, float]]:
+        """Ask an index; see `SearchLink.nearest`."""
+        try:
+            reply = self._lanes[READS].use(lambda client: search.ask(sync_ft, client, query))
+        except GlideError as error:
+            raise search.failure_of(error) from error
+        return search.found(reply)
+
+    async def indexes(self) -> frozenset[str] | None:
+        """Names of all indexes; see `IndexingLink.indexes`."""
+        return self._index(lambda client: search.names(sync_ft, client))
+
+    async def create_index(self, index: Index) -> None:
+        """Create an index; see `IndexingLink.create_index`."""
+        self._index(lambda client: search.create(sync_ft, client, index))
+
+    async def is_built(self, name: str) -> bool:
+        """Whether an index is complete; see `IndexingLink.is_built`."""
+        in_cluster = self.settings.cluster_mode
+        return self._index(lambda client: search.is_built(client, name, cluster_mode=in_cluster))
+
+    def _index(self, run: Callable[[Any], T]) -> T:
+        """Manage indexes; all of it may be sent twice."""
+        try:
+            return self._lanes[WRITES].use(run)
+        except GlideError as error:
+            raise search.failure_of(error) from error
 
     async def sleep(self, delay_s: float) -> None:
         """Hold up this thread."""
@@ -226,15 +258,9 @@ class LoopLink:
 
     async def send(self, calls: Sequence[Call]) -> list[Reply]:
         """Run the calls side by side; see `Link.send`."""
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:  # Trio.
+        native = self._here()
+        if native is None:
             return await self._in_thread(lambda: finish(self._blocking.send(calls)))
-        native = self._open.native
-        if native is None or native.loop is not loop:
-            native = self._enter(loop)
-            if native is None:
-                return await self._in_thread(lambda: finish(self._blocking.send(calls)))
         if not self._is_checked:
             await self._check(native.lanes[READS])
         if len(calls) == 1:
@@ -254,6 +280,17 @@ class LoopLink:
         it, and a walk may change loops.
         """
         return await self._in_thread(lambda: finish(self._blocking.scan(cursor, pattern)))
+
+    async def nearest(self, query: Nearest) -> list[tuple[bytes, float]]:
+        """Ask an index; see `SearchLink.nearest`."""
+        native = self._here()
+        if native is None:
+            return await self._in_thread(lambda: finish(self._blocking.nearest(query)))
+        try:
+            reply = await native.lanes[READS].use(lambda client: search.ask(ft, client, query))
+        except GlideError as error:
+            raise search.failure_of(error) from error
+        return search.found(reply)
 
     async def sleep(self, delay_s: float) -> None:
         """Wait, and let others run."""
@@ -276,6 +313,15 @@ class LoopLink:
         self._open.lock = threading.Lock()
         self._open.native = None
         self._open.pool = None
+
+    def _here(self) -> _Native | None:
+        """The lanes of the running loop, or None if its calls must go through threads."""
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:  # Trio.
+            return None
+        native = self._open.native
+        return native if native is not None and native.loop is loop else self._enter(loop)
 
     def _enter(self, loop: asyncio.AbstractEventLoop) -> _Native | None:
         """The lanes for this loop, or None if its calls must go through threads."""

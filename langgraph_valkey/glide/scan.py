@@ -70,7 +70,16 @@ def page(client: Any, cursor: Any, pattern: bytes) -> tuple[Any, list[bytes]]:
 
 
 def _begin(slots: _SlotMap, rounds: int) -> _Cursor:
-    return _Cursor(slots, tuple(dict.fromkeys(node for _, _, node in slots)), b"0", rounds)
+    return _Cursor(slots, _nodes(slots), b"0", rounds)
+
+
+def primaries(client: Any) -> tuple[_Node, ...]:
+    """Host and port of each primary, over a blocking client."""
+    return _nodes(_slots(client))
+
+
+def _nodes(slots: _SlotMap) -> tuple[_Node, ...]:
+    return tuple(dict.fromkeys(node for _, _, node in slots))
 
 
 def _slots(client: Any) -> _SlotMap:

@@ -65,16 +65,22 @@ class Matrix(Generic[P]):
             raise ValueError("a vector must have at least one number")
         self._numpy = _numpy()
         self.dimension = dimension
-        self.clear()
+        self._lock = threading.Lock()
+        self._begin()
         renew_after_fork(self)
 
     def after_fork(self) -> None:
-        """Begin with a free lock: the parent's may be held by nobody here."""
+        """Begin with a free lock, and anew if the parent's was held: a row may be half there."""
+        if self._lock.locked():
+            self._begin()
         self._lock = threading.Lock()
 
     def clear(self) -> None:
         """Remove all rows."""
-        self._lock = threading.Lock()
+        with self._lock:
+            self._begin()
+
+    def _begin(self) -> None:
         self._rows = self._numpy.empty((ROWS_FIRST, self.dimension), "<f4")
         self._ids: list[Hashable] = []
         self._payloads: list[P] = []
@@ -111,7 +117,6 @@ class Matrix(Generic[P]):
             if place is None:
                 place = len(self._ids)
                 if place == len(self._rows):
-                    # A search under way goes on with the array it has.
                     grown = self._numpy.empty((2 * place, self.dimension), "<f4")
                     grown[:place] = self._rows
                     self._rows = grown
@@ -154,10 +159,12 @@ class Matrix(Generic[P]):
                 return []
             scores = self._rows[:rows] @ unit
             if count < rows:
-                places = np.argpartition(scores, rows - count)[rows - count :]
-                places = places[np.lexsort((places, -scores[places]))]
+                least = np.partition(scores, rows - count)[rows - count]
+                [places], [last] = np.nonzero(scores > least), np.nonzero(scores == least)
+                places = np.concatenate((places, last[: count - len(places)]))
             else:
-                places = np.argsort(-scores, kind="stable")
+                places = np.arange(rows)
+            places = places[np.argsort(-scores[places], kind="stable")]
             return [
                 Found(self._ids[place], score, self._payloads[place])
                 for place, score in zip(places.tolist(), scores[places].tolist(), strict=True)
@@ -165,11 +172,12 @@ class Matrix(Generic[P]):
 
     def _unit(self, vector: Any) -> Vector:
         np = self._numpy
-        found: Vector = np.asarray(vector, dtype="<f4")
+        found: Vector = np.asarray(vector, dtype="<f8")
         if found.shape != (self.dimension,):
             raise ValueError(f"a vector here must have {self.dimension} numbers, not {found.size}")
-        length = float(np.sqrt(found @ found))
-        if not 0.0 < length < float("inf"):  # NaN is neither.
+        most = float(np.abs(found).max())
+        if not 0.0 < most < float("inf"):  # NaN is neither.
             raise ValueError("a vector must have a direction: not all zeros, and no NaN")
-        unit: Vector = found / np.float32(length)
+        found = found / most  # Else squares might be too small or too large for a float.
+        unit: Vector = (found / np.sqrt(found @ found)).astype("<f4")
         return unit

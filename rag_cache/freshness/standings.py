@@ -85,7 +85,10 @@ class Standings:
     def is_new(self, key: PartitionKey, now_s: float) -> bool:
         """Whether it has just come into use, so that its standing may come any moment."""
         standing = self._of.get(key)
-        return standing is not None and not standing.identity and now_s - standing.first_s < NEW_S
+        if standing is None or standing.is_pending:
+            return False
+        # Also if it has come by now: whoever asks has not seen it yet.
+        return now_s - standing.first_s < NEW_S
 
     def why(self, key: PartitionKey) -> Literal["pending", "unverified"]:
         """Why it has no standing."""

@@ -38,7 +38,7 @@ def serve(
     name = scope.encode()
     args = [name, partition.tenant, marks, *known, b"%d" % news_most]
     args += [each.encode() for each in ids]
-    keys = (partition.versions, partition.scopes + name, partition.entries)
+    keys = (partition.versions, partition.scopes + name, partition.entries(scope))
     return Call(_script("serve", _READS), keys, args, writes=False)
 
 
@@ -58,7 +58,7 @@ def store(
     args = [name, partition.tenant, marks, fence]
     args += [b"%d" % ttl_ms, b"%d" % kept_ms, b"%d" % entries_most]
     args += [entry.id.encode(), entry.marks, entry.value, entry.card, entry.vector]
-    keys = (partition.versions, partition.scopes + name, partition.entries)
+    keys = (partition.versions, partition.scopes + name, partition.entries(scope))
     size = len(entry.value) + len(entry.card) + len(entry.vector)
     return Call(_script("store"), keys, args, writes=True, size=size)
 
@@ -105,15 +105,16 @@ def verify(partition: Partition, identity: str, token: bytes, nonce: bytes) -> C
     return Call(_script("verify", _FREES), (partition.versions,), args, writes=True)
 
 
-def cards(partition: Partition, ids: Sequence[str]) -> Call:
+def cards(partition: Partition, scope: str, ids: Sequence[str]) -> Call:
     """Ask what is needed to judge some entries."""
     args = [each.encode() for each in ids]
-    return Call(_script("cards", _READS, shared=False), (partition.entries,), args, writes=False)
+    keys = (partition.entries(scope),)
+    return Call(_script("cards", _READS, shared=False), keys, args, writes=False)
 
 
 def delete(partition: Partition, scope: str, entry_id: str) -> Call:
     """Delete an entry."""
-    keys = (partition.scopes + scope.encode(), partition.entries + entry_id.encode())
+    keys = (partition.scopes + scope.encode(), partition.entries(scope) + entry_id.encode())
     return Call(_script("delete", _FREES, shared=False), keys, [entry_id.encode()], writes=True)
 
 

@@ -3,7 +3,8 @@
 -- ARGV  1 scope, 2 tenant, 3 marks of the scope itself, 4 fence: nonce(16) n(16), or '',
 --       5 time to live in ms, 6 for how long versions are kept at least, 7 how many
 --       entries the scope may have, 8 id, 9 marks, 10 value, 11 card, 12 vector
--- Reply: status, primary, nonce, counter; statuses: 'ok', 'stale', 'unverified'
+-- Reply: status, primary, nonce, counter, entries of the scope; statuses: 'ok', 'stale',
+--        'unverified' (the last two without entries)
 
 local at = redis.call('HMGET', KEYS[1], 'v', 'k')
 if ME == '' or at[1] ~= ME then return {'unverified', ME, '', ''} end
@@ -30,4 +31,4 @@ end
 for _, id in ipairs(redis.call('ZRANGE', KEYS[2], 0, 1)) do
   if redis.call('EXISTS', KEYS[3] .. id) == 0 then redis.call('ZREM', KEYS[2], id) end
 end
-return {'ok', ME, life, n}
+return {'ok', ME, life, n, redis.call('ZCARD', KEYS[2])}
