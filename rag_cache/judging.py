@@ -65,7 +65,7 @@ class Judge:
         asked = Asked(question, nearest, documents)
         admitted, refusals = [], []
         for (score, filed), candidate in zip(found, nearest, strict=True):
-            if score < self.threshold:
+            if not score >= self.threshold:  # NaN is neither.
                 break
             refusal = self._refusal(asked, candidate)
             if refusal is None:

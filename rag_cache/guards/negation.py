@@ -33,16 +33,15 @@ class Negation:
 
 def _turned(one: Parsed, other: Parsed) -> tuple[str, str] | None:
     """A word of one, and the same with a prefix of the other."""
-    turned = {
-        stem(prefix + word): word
-        for word in set(one.words) - set(other.words)
-        if len(word) > 2
-        for prefix in PREFIXES
-    }
-    for each in other.words:
-        plain = stem(each.replace("-", ""))
-        if plain in turned:
-            return turned[plain], each
+    plain = {each.replace("-", ""): each for each in other.words}
+    # A stem begins as its word does, so most words need not be looked at.
+    prefixed = {prefix: [each for each in plain if each[:2] == prefix[:2]] for prefix in PREFIXES}
+    words = [word for word in set(one.words) - set(other.words) if len(word) > 2]
+    for prefix, some in prefixed.items():
+        turned = {stem(prefix + word): word for word in words} if some else {}
+        for each in some:
+            if stem(each) in turned:
+                return turned[stem(each)], plain[each]
     return None
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from functools import lru_cache
+from decimal import MAX_EMAX, MAX_PREC, MIN_EMIN, Context, Decimal
 
 from rag_cache.guards.figures import FACTORS, TIMES, UNITS, VALUES
 from rag_cache.guards.guard import Asked, Candidate
-from rag_cache.guards.words import APOSTROPHE, PARSED_MOST
+from rag_cache.guards.words import APOSTROPHE, remembered
 
 _RELATIVE = re.compile(
     r"\b(last|next|this|previous|same|every)[\s-]+(day|week|month|year|quarter|morning|evening)\b"
@@ -23,6 +23,8 @@ _PER = {
 _TOKEN = re.compile(r"[£$€]|\d[\d,]*(?:\.\d+)?|[^\W\d_]+(?:\.[^\W\d_]\b)?|%")
 _CODE = re.compile(r"\b(?=\w*\d)(?=\w*[^\W\d_])\w+\b")
 _MEASURE = re.compile(r"\d[\d,.]*(?:[^\W\d_]+)")
+_EXACT = Context(prec=MAX_PREC, Emax=MAX_EMAX, Emin=MIN_EMIN)
+_FACTORS = {word: Decimal(factor).normalize() for word, factor in FACTORS.items()}
 
 
 class Numbers:
@@ -46,15 +48,20 @@ class Numbers:
         return f"different numbers or dates: {', '.join(apart)}"
 
 
-@lru_cache(maxsize=PARSED_MOST)
+@remembered
 def quantities(question: str) -> Counter[str]:
     """The numbers, dates, times and codes of a question, each in one way of writing."""
     text = question.casefold().replace(APOSTROPHE, "'")
     found: Counter[str] = Counter()
-    for code in _CODE.findall(text):
-        if not _MEASURE.fullmatch(code) or _unit_of(code) is None:
-            found[code] += 1
-            text = text.replace(code, " ", 1)
+
+    def without_code(match: re.Match[str]) -> str:
+        code = match[0]
+        if _MEASURE.fullmatch(code) and _unit_of(code) is not None:
+            return code
+        found[code] += 1
+        return " "
+
+    text = _CODE.sub(without_code, text)
     found.update(f"{m[1]} {m[2]}" for m in _RELATIVE.finditer(text))
     words = _TOKEN.findall(text)
     at = 0
@@ -86,26 +93,32 @@ def _read(words: list[str], at: int, found: Counter[str]) -> int:
     elif at and words[at - 1] in UNITS and len(words[at - 1]) == 1:
         unit = UNITS[words[at - 1]]
     if unit == "week":
-        value, unit = value * 7, "day"
+        value, unit = _EXACT.multiply(value, 7), "day"
     if word == "one" and not unit:
         return end
-    found[f"{value:g} {unit}".strip()] += 1
+    found[f"{_written(value)} {unit}".strip()] += 1
     return end
 
 
-def _number(words: list[str], at: int) -> tuple[float | None, int]:
+def _written(value: Decimal) -> str:
+    """A number with all its digits: the last ones of an order's number count as well."""
+    text = f"{value:f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def _number(words: list[str], at: int) -> tuple[Decimal | None, int]:
     """The number that begins at a word, and the place after it."""
     word, end = words[at], at + 1
-    if word[0].isdigit():
-        value = float(word.replace(",", "").rstrip("."))
+    if word[0].isdecimal():
+        value = Decimal(word.replace(",", ""))
     elif word in VALUES:
-        value = VALUES[word]
+        value = Decimal(VALUES[word])
         if word == "second" and at and words[at - 1] in ("a", "per"):
             return None, end
         if 20 <= value < 100 and end < len(words) and 0 < VALUES.get(words[end], 0) < 10:
-            value, end = value + VALUES[words[end]], end + 1
+            value, end = value + Decimal(VALUES[words[end]]), end + 1
     else:
         return None, end
-    while end < len(words) and words[end] in FACTORS:
-        value, end = value * FACTORS[words[end]], end + 1
+    while end < len(words) and words[end] in _FACTORS:
+        value, end = _EXACT.multiply(value, _FACTORS[words[end]]), end + 1
     return value, end

@@ -12,6 +12,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
+import anyio.to_thread
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import BaseMessage
 
@@ -30,7 +31,10 @@ _SYSTEM = (
 
 
 class Verifier(Protocol):
-    """Decides whether an answer fits. With an ``averify`` as well, async callers await that."""
+    """Decides whether an answer fits.
+
+    With an ``averify`` as well, async callers await that; else they have a thread call it.
+    """
 
     def verify(self, asked: str, cached_question: str, cached_value: Any) -> bool:
         """Whether the answer to one question is right for another.
@@ -89,8 +93,7 @@ class ModelJudge:
 
 
 def _is_yes(message: BaseMessage) -> bool:
-    content = message.content
-    return isinstance(content, str) and content.strip().rstrip(".!").casefold() == "yes"
+    return message.text.strip().rstrip(".!").casefold() == "yes"
 
 
 Ask = Callable[[str, str, Any], Awaitable[str | None]]
@@ -114,12 +117,14 @@ def ask_blocking(verifier: Verifier) -> Ask:
 def ask_looping(verifier: Verifier) -> Ask:
     """How async callers ask it."""
     averify = getattr(verifier, "averify", None)
-    if averify is None:
-        return ask_blocking(verifier)
 
     async def asking(asked: str, cached_question: str, cached_value: Any) -> str | None:
+        given = (asked, cached_question, cached_value)
         try:
-            affirmed = await averify(asked, cached_question, cached_value)
+            if averify is None:
+                affirmed = await anyio.to_thread.run_sync(verifier.verify, *given)
+            else:
+                affirmed = await averify(*given)
         except Exception:  # noqa: BLE001 - whatever it raises, it did not affirm
             _log.exception("the verifier failed, which counts as a refusal")
             return FAILED
