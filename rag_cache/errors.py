@@ -12,8 +12,10 @@ class RagCacheError(LanggraphValkeyError):
 class InvalidationPending(RagCacheError):
     """A change is recorded, but some partition could not be told of it yet.
 
-    Nothing stale is served meanwhile: lookups of the corpus miss. Any process that uses the
-    corpus goes on trying; calling again is safe.
+    Nothing stale is served meanwhile: lookups of the corpus miss, in this process at once, and
+    in the others when they have learned of it, 3 s after it was recorded at the latest. (So it
+    is raised after that, unless ``invalidate_deadline_s`` was made shorter.) Any process that
+    uses the corpus goes on trying; calling again is safe.
 
     Attributes:
         corpus: The corpus concerned.

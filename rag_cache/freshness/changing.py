@@ -14,13 +14,13 @@ may do.
 
 from __future__ import annotations
 
-from langgraph_valkey.errors import OutcomeUnknown, StoreFull, Unreachable, WriteRejected
+from langgraph_valkey.errors import LanggraphValkeyError, Unreachable
 from langgraph_valkey.link import Link
 from langgraph_valkey.primary.contract import Primary
 from langgraph_valkey.primary.versions import Change, KeptPartition
-from rag_cache.freshness.verifying import KEPT_MS, packed_changes, verify
+from rag_cache.freshness.verifying import KEPT_MS, Successor, complete, enter, packed_changes
 from rag_cache.operations import calls
-from rag_cache.partitions import partition_of
+from rag_cache.partitions import Partition, partition_of
 
 TOGETHER = 256
 """Partitions that are written to at once."""
@@ -28,12 +28,10 @@ TOGETHER = 256
 PAUSE_FIRST_S, PAUSE_MOST_S = 0.02, 0.5
 """Pauses, doubling, between two tries."""
 
-_LATER = (WriteRejected, Unreachable, OutcomeUnknown, StoreFull)
-
 
 async def write_down(
     primary: Primary, link: Link, prefix: str, change: Change, until_s: float
-) -> BaseException | None:
+) -> LanggraphValkeyError | None:
     """Write a change to all partitions of its corpus, and settle it.
 
     Args:
@@ -44,14 +42,18 @@ async def write_down(
         until_s: When to give up, by the link's clock; it is tried once at least.
 
     Returns:
-        None if all have it; else why one has not, which leaves it pending.
+        None if all have it; else why one has not, or why that could not be noted, whatever
+        it is: the change is recorded, and pending.
     """
     left = list(change.partitions)
     pause_s = PAUSE_FIRST_S
     while True:
         left, why = await _write(primary, link, prefix, change, left)
         if not left:
-            await primary.settle_change(change)
+            try:
+                await primary.settle_change(change)
+            except LanggraphValkeyError as failure:
+                return failure
             return None
         if link.now() + pause_s > until_s:
             return why
@@ -61,30 +63,61 @@ async def write_down(
 
 async def _write(
     primary: Primary, link: Link, prefix: str, change: Change, targets: list[KeptPartition]
-) -> tuple[list[KeptPartition], BaseException | None]:
+) -> tuple[list[KeptPartition], LanggraphValkeyError | None]:
     """Try each of them once; which have not got it, and why."""
     packed = packed_changes(change.versions, change.number)
     left: list[KeptPartition] = []
-    why: BaseException | None = None
+    others: list[KeptPartition] = []
+    why: LanggraphValkeyError | None = None
     for at in range(0, len(targets), TOGETHER):
         some = targets[at : at + TOGETHER]
-        places = [
-            partition_of(prefix, one.key.corpus, one.key.tenant, one.key.number) for one in some
-        ]
+        places = [_place(prefix, one) for one in some]
         try:
             replies = await link.send([calls.change(each, packed, KEPT_MS) for each in places])
-        except _LATER as failure:
+        except LanggraphValkeyError as failure:
             left += some
             why = failure
             continue
-        for one, place, (status, identity, *_) in zip(some, places, replies, strict=True):
-            if status == b"ok" and identity.decode() == one.identity:
-                continue
-            try:
-                if await verify(primary, link, place):
-                    continue
-                why = Unreachable("the primary that answers is not the verified one")
-            except _LATER as failure:
-                why = failure
+        others += [
+            one
+            for one, (status, identity, *_) in zip(some, replies, strict=True)
+            if status != b"ok" or identity.decode() != one.identity
+        ]
+    unverified, because = await _verify(primary, link, prefix, others)
+    return left + unverified, because or why
+
+
+async def _verify(
+    primary: Primary, link: Link, prefix: str, targets: list[KeptPartition]
+) -> tuple[list[KeptPartition], LanggraphValkeyError | None]:
+    """Verify those whose primary is another one now; which could not be, and why.
+
+    All are entered before the first one is waited for: a failover has replaced the primary
+    of many partitions at once.
+    """
+    entered: list[tuple[KeptPartition, Successor]] = []
+    left: list[KeptPartition] = []
+    why: LanggraphValkeyError | None = None
+    for one in targets:
+        try:
+            successor = await enter(primary, link, _place(prefix, one))
+        except LanggraphValkeyError as failure:
+            successor, why = None, failure
+        if successor is None:
             left.append(one)
+        else:
+            entered.append((one, successor))
+    for one, successor in entered:
+        try:
+            if not await complete(primary, link, successor):
+                left.append(one)
+        except LanggraphValkeyError as failure:
+            left.append(one)
+            why = failure
+    if left and why is None:
+        why = Unreachable("the primary that answers is not the verified one")
     return left, why
+
+
+def _place(prefix: str, kept: KeptPartition) -> Partition:
+    return partition_of(prefix, kept.key.corpus, kept.key.tenant, kept.key.number)

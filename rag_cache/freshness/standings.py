@@ -14,10 +14,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from langgraph_valkey.fork import renew_after_fork
 from langgraph_valkey.primary.versions import PartitionKey
+
+if TYPE_CHECKING:
+    from rag_cache.freshness.verifying import Successor
 
 STANDING_S = 2.0
 """For how long a process goes by what the primary store said. Longer spares questions to
@@ -28,6 +31,10 @@ NEW_S = 1.0
 
 ACTIVE_S = 60.0
 """For how long after its last use a partition is looked after."""
+
+WAKE_S = 0.05
+"""How often lookups of partitions that have no standing ask for one to be looked after: a
+busy process must not ask the primary store as often as it is asked itself."""
 
 
 @dataclass(slots=True)
@@ -41,6 +48,9 @@ class _Standing:
         first_s: When it was used first.
         in_doubt: An answer did not fit: it has to be looked into.
         is_pending: A change of a version waits to be written.
+        pending_s: When that was learned from the primary store, at the latest.
+        withdrawal: Number of the last withdrawal.
+        successor: The primary that was entered for it, and does not serve yet.
     """
 
     identity: str = ""
@@ -49,6 +59,9 @@ class _Standing:
     first_s: float = float("inf")
     in_doubt: bool = False
     is_pending: bool = False
+    pending_s: float = float("inf")
+    withdrawal: int = 0
+    successor: Successor | None = None
 
 
 class Standings:
@@ -61,6 +74,8 @@ class Standings:
     def __init__(self, wake: Callable[[], None]) -> None:
         self._wake = wake
         self._of: dict[PartitionKey, _Standing] = {}
+        self._withdrawals = 0
+        self._woken_s = float("-inf")
         self._lock = threading.Lock()
         renew_after_fork(self)
 
@@ -76,9 +91,13 @@ class Standings:
             standing.used_s = now_s
             return standing.identity
         with self._lock:
+            is_first = key not in self._of
             standing = self._of.setdefault(key, _Standing())
             standing.used_s = now_s
             standing.first_s = min(standing.first_s, now_s)
+            if not is_first and now_s - self._woken_s < WAKE_S:
+                return None
+            self._woken_s = now_s
         self._wake()
         return None
 
@@ -99,24 +118,69 @@ class Standings:
         """An answer did not come from the verified primary: look into it."""
         with self._lock:
             standing = self._of.setdefault(key, _Standing())
-            standing.in_doubt = True
-        self._wake()
+            is_known, standing.in_doubt = standing.in_doubt, True
+        if not is_known:
+            self._wake()
 
-    def withdraw(self, key: PartitionKey) -> None:
-        """A change is pending: serve no more from it until the primary store was asked again."""
+    def withdraw(self, key: PartitionKey, pending_s: float | None = None) -> None:
+        """A change is pending: serve no more from it until that is over.
+
+        Args:
+            key: Which partition.
+            pending_s: When the primary store was asked and said so; None from who has made
+                the change, and so knows better than any answer before.
+        """
         with self._lock:
             standing = self._of.get(key)
-            if standing is not None:
-                standing.asked_s = float("-inf")
-                standing.is_pending = True
+            if standing is None:
+                return
+            self._withdrawals += 1
+            standing.withdrawal = self._withdrawals
+            standing.asked_s = float("-inf")
+            if pending_s is None:
+                standing.pending_s = float("inf")
+            elif standing.is_pending:
+                standing.pending_s = min(standing.pending_s, pending_s)
+            else:
+                standing.pending_s = pending_s
+            standing.is_pending = True
 
-    def confirm(self, key: PartitionKey, identity: str, asked_s: float) -> None:
-        """The primary store has said so, when asked at `asked_s`."""
+    def waits_for(self, key: PartitionKey, begun_s: float) -> bool:
+        """Whether a change that began then may be what it was withdrawn for."""
+        standing = self._of.get(key)
+        return standing is not None and standing.is_pending and begun_s <= standing.pending_s
+
+    def withdrawals(self) -> int:
+        """How many there were so far: `confirm` takes it back."""
+        return self._withdrawals
+
+    def confirm(self, key: PartitionKey, identity: str, asked_s: float, withdrawals: int) -> None:
+        """The primary store has said so.
+
+        Args:
+            key: Of which partition.
+            identity: Its verified primary.
+            asked_s: When the primary store was asked.
+            withdrawals: How many there were then: one that came since is stronger.
+        """
         with self._lock:
             standing = self._of.setdefault(key, _Standing())
+            if standing.withdrawal > withdrawals:
+                return
             standing.identity = identity
             standing.asked_s = asked_s
             standing.in_doubt = standing.is_pending = False
+            standing.successor = None
+
+    def successor(self, key: PartitionKey) -> Successor | None:
+        """The primary that was entered for it, and does not serve yet."""
+        standing = self._of.get(key)
+        return None if standing is None else standing.successor
+
+    def note_successor(self, key: PartitionKey, successor: Successor | None) -> None:
+        """One was entered, or the one that was is none any more."""
+        with self._lock:
+            self._of.setdefault(key, _Standing()).successor = successor
 
     def active(self, now_s: float) -> list[tuple[PartitionKey, bool]]:
         """Those to be looked after, and whether they are in doubt; forgets the others."""

@@ -2,9 +2,17 @@
 
 It asks the primary store for all partitions in use at once, verifies those whose primary
 has changed, and finishes changes that another process has begun and left.
+
+Renewing comes first, and nothing holds it up for long: a standing lapses if it is not
+renewed in time, and one shard's trouble must not make the others' lookups miss. So
+verifying never waits, but goes on in a later round, and a round ends when it has taken its
+time.
 """
 
 from __future__ import annotations
+
+import random
+from collections.abc import Iterable
 
 from langgraph_valkey.errors import LanggraphValkeyError
 from langgraph_valkey.link import Link
@@ -12,7 +20,7 @@ from langgraph_valkey.primary.contract import Primary
 from langgraph_valkey.primary.versions import PartitionKey
 from rag_cache.freshness.changing import write_down
 from rag_cache.freshness.standings import STANDING_S, Standings
-from rag_cache.freshness.verifying import verify
+from rag_cache.freshness.verifying import complete, enter
 from rag_cache.partitions import partition_of
 
 PENDING_S = 1.0
@@ -20,7 +28,8 @@ PENDING_S = 1.0
 by whoever made them."""
 
 ROUND_S = STANDING_S / 4
-"""How often standings are renewed."""
+"""How often standings are renewed, and for how long a round goes on verifying. A server that
+does not answer adds a second to that, and leaves time to renew the others."""
 
 CHANGES_PAGE = 100
 
@@ -43,16 +52,9 @@ async def tend(primary: Primary, link: Link, prefix: str, standings: Standings) 
         return
     doubtful = {key for key, in_doubt in active if in_doubt}
     pending, unknown = await _renew(primary, link, standings, [key for key, _ in active], doubtful)
-    trouble: LanggraphValkeyError | None = None
-    for key in (*doubtful, *unknown):
-        partition = partition_of(prefix, key.corpus, key.tenant, key.number)
-        try:
-            if await verify(primary, link, partition):
-                await _renew(primary, link, standings, [key], set())
-        except LanggraphValkeyError as failure:
-            trouble = failure  # The others come first.
+    trouble = await _verify(primary, link, prefix, standings, [*doubtful, *unknown])
     if pending:
-        await _finish_changes(primary, link, prefix)
+        trouble = await _finish_changes(primary, link, prefix) or trouble
     if trouble is not None:
         raise trouble
 
@@ -62,25 +64,67 @@ async def _renew(
     link: Link,
     standings: Standings,
     keys: list[PartitionKey],
-    doubtful: set[PartitionKey],
+    doubtful: Iterable[PartitionKey] = (),
 ) -> tuple[bool, list[PartitionKey]]:
     """Ask for standings; whether a change is pending, and which ones have no primary yet."""
-    asked_s = link.now()
+    withdrawals, asked_s = standings.withdrawals(), link.now()
     is_pending = False
     unknown = []
     for key, found in zip(keys, await primary.standing(keys), strict=True):
-        if found.pending_s is not None and found.pending_s >= PENDING_S:
-            standings.withdraw(key)
+        age_s = found.pending_s
+        # A young change is still being written, unless it is known to have been given up.
+        if age_s is not None and (
+            age_s >= PENDING_S or standings.waits_for(key, begun_s=asked_s - age_s)
+        ):
+            standings.withdraw(key, asked_s)
             is_pending = True
         elif key in doubtful:
             continue
         elif found.identity:
-            standings.confirm(key, found.identity, asked_s)
+            standings.confirm(key, found.identity, asked_s, withdrawals)
         else:
             unknown.append(key)
     return is_pending, unknown
 
 
-async def _finish_changes(primary: Primary, link: Link, prefix: str) -> None:
+async def _verify(
+    primary: Primary, link: Link, prefix: str, standings: Standings, keys: list[PartitionKey]
+) -> LanggraphValkeyError | None:
+    """Verify as many partitions as there is time for; what went wrong last.
+
+    They come in any order, so that those of a shard that is away don't always come first.
+    """
+    until_s = link.now() + ROUND_S
+    trouble: LanggraphValkeyError | None = None
+    for key in random.sample(keys, len(keys)):
+        if link.now() >= until_s:
+            break
+        try:
+            if await _is_verified(primary, link, prefix, standings, key):
+                await _renew(primary, link, standings, [key])
+        except LanggraphValkeyError as failure:
+            trouble = failure
+    return trouble
+
+
+async def _is_verified(
+    primary: Primary, link: Link, prefix: str, standings: Standings, key: PartitionKey
+) -> bool:
+    """Take the steps that can be taken now; whether a partition's primary serves."""
+    successor = standings.successor(key)
+    if successor is None:
+        partition = partition_of(prefix, key.corpus, key.tenant, key.number)
+        successor = await enter(primary, link, partition)
+        standings.note_successor(key, successor)
+    if successor is None or link.now() < successor.due_s:
+        return False
+    standings.note_successor(key, None)
+    return await complete(primary, link, successor)
+
+
+async def _finish_changes(primary: Primary, link: Link, prefix: str) -> LanggraphValkeyError | None:
+    """Try to finish what is pending; what went wrong last, which holds up no other one."""
+    trouble: LanggraphValkeyError | None = None
     for change in await primary.pending_changes(older_than_s=PENDING_S, limit=CHANGES_PAGE):
-        await write_down(primary, link, prefix, change, until_s=link.now())
+        trouble = await write_down(primary, link, prefix, change, until_s=link.now()) or trouble
+    return trouble
