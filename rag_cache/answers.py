@@ -15,6 +15,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from langgraph_valkey.breaker import Breaker
 from langgraph_valkey.errors import (
     OutcomeUnknown,
     StoreFull,
@@ -26,7 +27,6 @@ from langgraph_valkey.link import Link
 from langgraph_valkey.primary.contract import Primary
 from langgraph_valkey.primary.versions import MARKS_MOST
 from rag_cache.asking import Asking, Bypass, Embed, Verify
-from rag_cache.breaker import Breaker
 from rag_cache.errors import InvalidationPending
 from rag_cache.freshness.changing import write_down
 from rag_cache.freshness.standings import Standings

@@ -7,25 +7,17 @@ process had found it, so an index that is behind costs a hit and never a wrong a
 
 Small scopes share one index, in which each is told apart by a tag. A scope that has grown
 large gets one of its own, as far as the server has room for more (see `vectors.index`, also
-for why). Indexes are made and looked after in the background; a lookup only ever asks one
-that was seen to be complete.
+for why).
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from langgraph_valkey.errors import LanggraphValkeyError
-from langgraph_valkey.vectors.index import (
-    INDEXES_MOST,
-    Index,
-    IndexingLink,
-    IndexMissing,
-    Nearest,
-    SearchLink,
-)
-from rag_cache.breaker import Breaker
+from langgraph_valkey.vectors.index import Index, SearchLink
+from langgraph_valkey.vectors.server_index import ServerIndexes
 from rag_cache.partitions import SET_DIGITS, set_prefix
 
 if TYPE_CHECKING:
@@ -40,9 +32,6 @@ compares about 800 of its entries in a millisecond."""
 LARGE_MOST = 1_000
 """Large scopes that are remembered: there is room for a few of their indexes anyway."""
 
-LOOK_S = 30.0
-"""How often indexes are looked at. One that vanished is noticed by the lookup that asks it."""
-
 DIGITS_OF_ID = 32
 
 
@@ -52,7 +41,7 @@ class _Dimensioned(Protocol):
     dimension: int | None
 
 
-class ServerIndex:
+class ServerIndex(ServerIndexes):
     """The indexes of one cache; safe to use from many threads.
 
     Args:
@@ -62,19 +51,10 @@ class ServerIndex:
     """
 
     def __init__(self, prefix: str, embedder: _Dimensioned, *, is_wanted: bool = True) -> None:
+        super().__init__(_log, is_wanted=is_wanted)
         self._prefix = prefix
         self._embedder = embedder
-        self._is_wanted = is_wanted
-        self._complete: frozenset[str] = frozenset()
         self._large: dict[str, None] = {}
-        self._look_s = float("-inf")
-        self._breaker = Breaker()
-        self._complaint = ""
-
-    @property
-    def is_ready(self) -> bool:
-        """Whether lookups can ask for any scope."""
-        return bool(self._complete) and self._shared().name in self._complete
 
     async def search(
         self, link: SearchLink, key: str, vector: np.ndarray[Any, Any], count: int
@@ -90,23 +70,9 @@ class ServerIndex:
         Returns:
             Their ids and cosines, the best first; None if the index can't be asked now.
         """
-        if not self.is_ready or not self._breaker.allows(link.now()):
+        found = await self.nearest(link, vector.tobytes(), count, key, self._of_one(key))
+        if found is None:
             return None
-        own = self._own(key)
-        if own.name in self._complete:
-            query = Nearest(own.name, vector.tobytes(), count)
-        else:
-            query = Nearest(self._shared().name, vector.tobytes(), count, tag=key)
-        try:
-            found = await link.nearest(query)
-        except IndexMissing:
-            self._complete = frozenset()
-            self._look_s = float("-inf")
-            return None
-        except LanggraphValkeyError:
-            self._breaker.failed(link.now())
-            return None
-        self._breaker.succeeded(link.now())
         return [(name[-DIGITS_OF_ID:].decode(errors="replace"), score) for name, score in found]
 
     def grown(self, key: str, entries: int) -> None:
@@ -114,49 +80,24 @@ class ServerIndex:
         name = key[:SET_DIGITS]
         if entries >= LARGE and name not in self._large and len(self._large) < LARGE_MOST:
             self._large[name] = None
-            self._look_s = float("-inf")
+            self._look_soon()
 
-    async def tend(self, link: IndexingLink) -> None:
-        """Make the indexes that are wanted, and see which are complete, if it is time to."""
-        if not self._is_wanted or self._embedder.dimension is None or link.now() < self._look_s:
-            return
-        self._look_s = link.now() + LOOK_S
-        try:
-            await self._look(link)
-            self._complaint = ""
-        except (LanggraphValkeyError, IndexMissing) as failure:
-            self._complete = frozenset()
-            if str(failure) != self._complaint:
-                _log.warning("the server's search can't be used, and is done without: %s", failure)
-            self._complaint = str(failure)
+    def _shared(self) -> Index | None:
+        dimension = self._embedder.dimension
+        if dimension is None:
+            return None
+        return Index(self._name(dimension), set_prefix(self._prefix), dimension)
 
-    async def _look(self, link: IndexingLink) -> None:
-        there = await link.indexes()
-        if there is None:  # No search module.
-            self._complete = frozenset()
-            return
-        ours = {index.name: index for index in (self._shared(), *map(self._own, self._sets(there)))}
-        missing = [index for index in ours.values() if index.name not in there]
-        for index in missing[: max(0, INDEXES_MOST - len(there))]:
-            await link.create_index(index)
-            there |= {index.name}
-        left = there & ours.keys() - self._complete
-        built = {name for name in left if await link.is_built(name)}
-        if built != left:
-            self._look_s = float("-inf")  # One is being filled: look again soon.
-        self._complete = (self._complete & there) | built
-
-    def _sets(self, there: frozenset[str]) -> list[str]:
-        """The sets that have an index of their own, by any process, or want one."""
-        stem = f"{self._shared().name}-"
+    def _own(self, there: frozenset[str]) -> Sequence[Index]:
+        """Of sets that have an index of their own, by any process, or want one."""
+        stem = f"{self._name(self._embedder.dimension or 0)}-"
         known = [name.removeprefix(stem) for name in sorted(there) if name.startswith(stem)]
-        return list(dict.fromkeys([*known, *tuple(self._large)]))
+        return [self._of_one(key) for key in dict.fromkeys([*known, *tuple(self._large)])]
 
-    def _shared(self) -> Index:
+    def _of_one(self, key: str) -> Index:
         dimension = self._embedder.dimension or 0
-        return Index(f"{self._prefix}-{dimension}", set_prefix(self._prefix), dimension)
-
-    def _own(self, key: str) -> Index:
-        dimension = self._embedder.dimension or 0
-        name = f"{self._shared().name}-{key[:SET_DIGITS]}"
+        name = f"{self._name(dimension)}-{key[:SET_DIGITS]}"
         return Index(name, set_prefix(self._prefix, key), dimension, of_one_set=True)
+
+    def _name(self, dimension: int) -> str:
+        return f"{self._prefix}-{dimension}"

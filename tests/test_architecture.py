@@ -47,8 +47,8 @@ LAYERS = [
     *("primary", "primary.json_text", "primary.records", "primary.versions", "primary.contract"),
     *("commits", "commits.turns", "commits.commit", "commits.committed"),
     *("commits.handlers", "commits.outbox"),
-    *("settings", "retry"),
-    *("vectors", "vectors.matrix", "vectors.index"),
+    *("settings", "retry", "breaker"),
+    *("vectors", "vectors.matrix", "vectors.index", "vectors.server_index"),
     *("glide", "glide.errors", "glide.clients", "glide.exchange", "glide.scan"),
     "glide.search",
     *("glide.lanes", "glide.link"),
@@ -180,7 +180,8 @@ def test_only_the_glide_folder_imports_glide() -> None:
 
 def test_rag_cache_imports_nothing_of_the_saver() -> None:
     allowed = {"errors", "limits", "fork", "keys", "keeper", "settings", "retry"}
-    allowed |= {"link", "scripts", "glide.link", "vectors.matrix", "vectors.index"}
+    allowed |= {"link", "scripts", "glide.link", "breaker"}
+    allowed |= {"vectors.matrix", "vectors.index", "vectors.server_index"}
     allowed |= {"primary.contract", "primary.versions", "primary.opening"}
     for path in sources("rag_cache"):
         assert set(own(imported(path))) <= allowed, path

@@ -301,4 +301,4 @@ def test_an_embedder_of_another_dimension_has_an_index_of_its_own(searched: Cach
             return [1.0] * 8
 
     one, other = small(searched), small(searched, embedder=Short())
-    assert one._index._shared().name != other._index._shared().name
+    assert one._index._shared() != other._index._shared()

@@ -1,8 +1,8 @@
 """A circuit breaker: whoever has failed several times in a row is left alone for a while.
 
-A lookup that waits for its deadline costs every request of the pipeline 50 ms while a shard
-is away. After a few failures the breaker is *open*: lookups miss at once. When its time is
-over, one lookup is let through; if that succeeds it closes, else it stays open for longer.
+Who waits for a deadline at each request, while a shard is away, holds up everything that
+hangs on it. After a few failures the breaker is *open*: nothing is asked. When its time is
+over, one request is let through; if that succeeds it closes, else it stays open for longer.
 """
 
 from __future__ import annotations
