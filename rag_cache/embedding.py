@@ -32,12 +32,20 @@ class Embedder:
         self.took_s = 0.0
 
     async def blocking(self, text: str) -> np.ndarray[Any, Any]:
-        """Embed a text; never suspends."""
+        """Embed a text; never suspends.
+
+        Raises:
+            ValueError: What the embedder gave has no direction.
+        """
         started_s = time.perf_counter()
         return self._vector(self._embeddings.embed_query(text), started_s)
 
     async def looping(self, text: str) -> np.ndarray[Any, Any]:
-        """Embed a text, while others run."""
+        """Embed a text, while others run.
+
+        Raises:
+            ValueError: What the embedder gave has no direction.
+        """
         started_s = time.perf_counter()
         return self._vector(await self._embeddings.aembed_query(text), started_s)
 
@@ -45,7 +53,11 @@ class Embedder:
         import numpy as np
 
         self.took_s += (time.perf_counter() - started_s - self.took_s) / 8
-
         vector = np.asarray(numbers, dtype="<f4")
+        if vector.ndim != 1 or not np.isfinite(vector).all() or not vector.any():
+            raise ValueError(
+                "an embedder must give a list of numbers that are not all zeros: check what the "
+                f"one known as {self.id!r} returns"
+            )
         self.dimension = len(vector)
         return vector

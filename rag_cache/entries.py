@@ -8,6 +8,7 @@ takes for an entry that is gone.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -93,19 +94,30 @@ class Record:
             Corrupt: It is not whole.
         """
         tenant, value, pairs, usage, stored_s, took_s = _fields(raw, 6)
-        whole = isinstance(value, bytes) and isinstance(pairs, list)
-        if not (whole and isinstance(usage, dict) and isinstance(stored_s, float)):
+        whole = isinstance(value, bytes) and isinstance(pairs, list) and isinstance(usage, dict)
+        if not (whole and _is_time(stored_s) and (took_s is None or _is_time(took_s))):
             raise Corrupt("a record is not whole")
+        if not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
+            raise Corrupt("the evidence of a record is not whole")
+        if not all(isinstance(count, int) for count in usage.values()):
+            raise Corrupt("the usage of a record is not whole")
         evidence = {
             _text(name): None if version is None else _text(version) for name, version in pairs
         }
         return cls(_text(tenant), value, evidence, usage, stored_s, took_s)
 
 
+def _is_time(found: Any) -> bool:
+    return isinstance(found, float | int) and math.isfinite(found)
+
+
 def _text(raw: Any) -> str:
     if not isinstance(raw, bytes):
         raise Corrupt("a text is missing")
-    return to_text(raw)
+    try:
+        return to_text(raw)
+    except UnicodeDecodeError:
+        raise Corrupt("a text is not whole") from None
 
 
 def _fields(raw: bytes, count: int) -> list[Any]:

@@ -84,6 +84,8 @@ def changed(
     for given in (version, tag, tenant, corpus):
         if given is not None and not isinstance(given, str):
             raise TypeError("version, tag, tenant and corpus must be strings")
+    if scope is not None and not isinstance(scope, Scope):
+        raise TypeError(f"scope must be a Scope, not {type(scope).__name__}")
     if scope is not None and corpus not in (None, scope.corpus):
         raise ValueError("the scope is of another corpus: leave corpus out")
     marks: dict[str, str | None] = {}

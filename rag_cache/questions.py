@@ -33,14 +33,15 @@ def history_digest(messages: Sequence[BaseMessage | Any]) -> str:
     """A digest of the conversation before a question, for `Scope.history`.
 
     Args:
-        messages: Messages, as LangChain takes them: who said what counts, and nothing else.
+        messages: Messages, as LangChain takes them: who said what counts, and which tools
+            were called; ids don't.
 
     Returns:
         32 hex digits; "" if there are none.
     """
     if not messages:
         return ""
-    told = [f"{each.type}\0{text_of(each)}\0{_calls_of(each)}" for each in as_messages(messages)]
+    told = [part for each in as_messages(messages) for part in _told_by(each)]
     return digest_of("history", *told).hex()
 
 
@@ -60,12 +61,24 @@ def text_of(message: BaseMessage) -> str:
 
 def _text_of_block(block: dict[str, Any]) -> str:
     text = block.get("text")
-    return text if isinstance(text, str) else repr(sorted(block.items(), key=str))
+    return text if isinstance(text, str) else _as_text(block)
 
 
-def _calls_of(message: BaseMessage) -> str:
-    calls = getattr(message, "tool_calls", None) or []
-    return repr([(each["name"], sorted(each["args"].items(), key=str)) for each in calls])
+def _told_by(message: BaseMessage) -> tuple[str, str, str, str]:
+    """Who says what, and which tools it calls."""
+    calls = [[each["name"], each["args"]] for each in getattr(message, "tool_calls", None) or ()]
+    role = getattr(message, "role", message.type)
+    return role, message.name or "", text_of(message), _as_text(calls)
+
+
+def _as_text(found: Any) -> str:
+    """It in one way of writing, in whatever order its keys came."""
+    if isinstance(found, dict):
+        items = [f"{name!r}: {_as_text(each)}" for name, each in found.items()]
+        return "{" + ", ".join(sorted(items)) + "}"
+    if isinstance(found, list):
+        return "[" + ", ".join(map(_as_text, found)) + "]"
+    return repr(found)
 
 
 def standalone(
@@ -94,8 +107,8 @@ def standalone(
         return question
     messages = as_messages(history)
     if isinstance(rewrite, BaseChatModel):
-        answer = rewrite.invoke([("system", _REWRITE), *messages, ("human", question)])
-        found = text_of(answer)
+        asked = [("system", _REWRITE), *messages, ("human", question)]
+        found = str(rewrite.invoke(asked).text)
     else:
         found = rewrite(question, messages)
     if not found.strip():
@@ -111,4 +124,4 @@ async def astandalone(
         return question
     messages = as_messages(history)
     answer = await model.ainvoke([("system", _REWRITE), *messages, ("human", question)])
-    return standalone(question, messages, lambda *_: text_of(answer))
+    return standalone(question, messages, lambda *_: str(answer.text))

@@ -66,9 +66,10 @@ class Scope:
         for name in ("tenant", "corpus"):
             if len(getattr(self, name)) > NAME_LENGTH_MAX:
                 raise ValueError(f"Scope.{name} is longer than {NAME_LENGTH_MAX} characters")
-        if isinstance(self.tools, str) or not all(isinstance(each, str) for each in self.tools):
+        tools = () if isinstance(self.tools, str) else tuple(self.tools)
+        if isinstance(self.tools, str) or not all(isinstance(each, str) for each in tools):
             raise TypeError("Scope.tools must be a sequence of strings")
-        object.__setattr__(self, "tools", tuple(sorted(self.tools)))
+        object.__setattr__(self, "tools", tuple(sorted(tools)))
         object.__setattr__(self, "extra", dict(self.extra))
         _ = self.digest
 
@@ -77,7 +78,7 @@ class Scope:
         """16 bytes that stand for all of it."""
         try:
             extra = json.dumps(self.extra, sort_keys=True, allow_nan=False)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, RecursionError):
             raise TypeError("Scope.extra must be something that JSON can hold") from None
         return digest_of(
             *(self.tenant, self.corpus, self.system_prompt, self.history),

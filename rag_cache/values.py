@@ -3,17 +3,22 @@
 LangGraph's serializer writes msgpack, and knows messages, documents, generations and the
 other classes of LangChain. A cache is a place where others write, too, so what is read is
 built only from those classes and from the standard library; `allow` adds others. What would
-come back as something else is refused when it is stored, not found out when it is read. One
-difference is msgpack's own: a tuple comes back as a list.
+come back as something else is refused when it is stored, not found out when it is read. Two
+differences are msgpack's own: a tuple comes back as a list, and an object of a class that
+extends `str`, `int` or `dict` as one of these, if the two are equal.
 """
 
 from __future__ import annotations
 
 import hashlib
 import threading
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 import zstandard
+from langchain_core.messages import BaseMessage
 from langchain_core.outputs import (
     ChatGeneration,
     ChatGenerationChunk,
@@ -21,6 +26,7 @@ from langchain_core.outputs import (
     GenerationChunk,
 )
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
+from pydantic import BaseModel
 
 from rag_cache.entries import Corrupt
 
@@ -32,9 +38,43 @@ COMPRESS_BYTES = 1024
 
 _PLAIN, _ZSTD = b"p", b"z"
 _SEPARATOR = b"\0"
-_GENERATIONS = (Generation, GenerationChunk, ChatGeneration, ChatGenerationChunk)
+_KINDS = (b"msgpack", b"bytes", b"bytearray", b"null")
 
-_allowed: set[type] = set(_GENERATIONS)
+
+@dataclass(frozen=True, slots=True)
+class Chat:
+    """A chat generation in stored form.
+
+    Its own form has a message of no particular kind, without the tools that it calls.
+
+    Attributes:
+        message: The message, with what makes its kind.
+        info: What the model told beside it.
+        is_chunk: Whether it is a part of a stream.
+    """
+
+    message: BaseMessage
+    info: dict[str, Any] | None
+    is_chunk: bool
+
+    @classmethod
+    def of(cls, found: Any) -> Any:
+        """Anything, with this in place of a chat generation."""
+        if type(found) not in (ChatGeneration, ChatGenerationChunk):
+            return found
+        is_chunk = type(found) is ChatGenerationChunk
+        return cls(found.message, found.generation_info, is_chunk)
+
+    @classmethod
+    def undone(cls, found: Any) -> Any:
+        """Anything, with a chat generation in place of this."""
+        if not isinstance(found, cls):
+            return found
+        kind = ChatGenerationChunk if found.is_chunk else ChatGeneration
+        return kind(message=found.message, generation_info=found.info)  # type: ignore[arg-type]
+
+
+_allowed: set[type] = {Generation, GenerationChunk, Chat}
 _local = threading.local()
 
 
@@ -70,7 +110,7 @@ def encode(value: Any) -> bytes:
         ValueError: It is larger than `VALUE_BYTES_MAX`.
     """
     try:
-        kind, raw = _serde.dumps_typed(value)
+        kind, raw = _serde.dumps_typed(_each(value, Chat.of))
     except Exception as failure:  # noqa: BLE001 - whatever its classes raise
         raise TypeError(
             f"a value of type {type(value).__name__} can't be stored: {type(failure).__name__}. "
@@ -98,7 +138,10 @@ def decode(raw: bytes) -> Any:
     form, rest = raw[:1], raw[1:]
     if form == _ZSTD:
         try:
-            rest = _decompressor().decompress(rest, max_output_size=VALUE_BYTES_MAX)
+            size = zstandard.frame_content_size(rest)
+            if not 0 <= size <= VALUE_BYTES_MAX:  # The memory is taken before it is read.
+                raise Corrupt("a value is too large, or does not tell its size")
+            rest = _decompressor().decompress(rest, allow_extra_data=False)
         except zstandard.ZstdError:
             raise Corrupt("a value is not whole") from None
     elif form != _PLAIN:
@@ -113,10 +156,10 @@ def decode_whole(raw: bytes) -> Any:
         Corrupt: It can't be read back.
     """
     kind, separator, rest = raw.partition(_SEPARATOR)
-    if not separator:
-        raise Corrupt("a value is not whole")
+    if not separator or kind not in _KINDS:
+        raise Corrupt("a value is not whole, or of another kind")
     try:
-        return _serde.loads_typed((kind.decode(), rest))
+        return _each(_serde.loads_typed((kind.decode(), rest)), Chat.undone)
     except Exception as failure:  # noqa: BLE001 - what is read may be anything
         raise Corrupt(f"a value can't be read: {type(failure).__name__}") from None
 
@@ -126,8 +169,17 @@ def digest(value: bytes) -> str:
     return hashlib.blake2b(value, digest_size=16).hexdigest()
 
 
+def _each(value: Any, change: Callable[[Any], Any]) -> Any:
+    """A value with a change made to all that is in its lists and dicts."""
+    if isinstance(value, dict):
+        return {name: _each(each, change) for name, each in value.items()}
+    if type(value) in (list, tuple):
+        return [_each(each, change) for each in value]
+    return change(value)
+
+
 def _is_same(value: Any, back: Any) -> bool:
-    """Whether what came back is built as the value is; contents are the serializer's care."""
+    """Whether what came back is built as the value is, and of the same plain data."""
     if isinstance(value, dict):
         return (
             isinstance(back, dict)
@@ -140,7 +192,23 @@ def _is_same(value: Any, back: Any) -> bool:
         )
     if value is None or isinstance(value, str | bytes | int | float):
         return bool(value == back) or value != value  # NaN is not.
-    return type(value) is type(back)
+    if type(value) is not type(back) or getattr(value, "dtype", 0) != getattr(back, "dtype", 0):
+        return False
+    if isinstance(value, set | frozenset):
+        return bool(value == back)
+    if isinstance(value, deque):
+        return _is_same(list(value), list(back))
+    return _is_same(_parts_of(value), _parts_of(back))
+
+
+def _parts_of(value: Any) -> Mapping[str, Any] | None:
+    """What an object is made of, where it tells."""
+    if isinstance(value, BaseModel):
+        told = {name: getattr(value, name) for name in type(value).model_fields}
+        return {**told, **(value.model_extra or {})}
+    if is_dataclass(value):
+        return {each.name: getattr(value, each.name) for each in fields(value)}
+    return None
 
 
 def _compressor() -> zstandard.ZstdCompressor:
