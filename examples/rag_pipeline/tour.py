@@ -39,7 +39,7 @@ THRESHOLD = 0.8
 """Suits both, with guards. From labelled traffic `calibrate` finds one, and says how wrong."""
 
 TTL_S = 600.0
-"""How long answers live: on a server of the user's nothing is left for long."""
+"""How long answers live: none stays on a server of the user's for long."""
 
 LOOKUP_DEADLINE_MS = 250
 """Longer than the default: here documents are searched and quoted by the same process."""
