@@ -1,4 +1,4 @@
-"""Benchmarks: our saver beside every checkpointer a user could pick instead.
+"""Benchmarks: our saver and our semantic cache, beside what a user could pick instead.
 
 ``python -m benchmarks`` runs everything; ``--only steps --quick`` a part of it.
 

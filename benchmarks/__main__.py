@@ -26,6 +26,13 @@ from benchmarks import (
     journal,
     machine,
     plot,
+    rag_flight,
+    rag_keeping,
+    rag_latency,
+    rag_pairs,
+    rag_plot,
+    rag_prompts,
+    rag_stream,
     report,
     roundtrips,
     steps,
@@ -43,6 +50,12 @@ GROUPS = {
     "roundtrips": roundtrips.measure,
     "journal": journal.measure,
     "commits": commits.measure,
+    "rag-latency": rag_latency.measure,
+    "rag-flight": rag_flight.measure,
+    "rag-keeping": rag_keeping.measure,
+    "rag-prompts": rag_prompts.measure,
+    "rag-pairs": rag_pairs.measure,
+    "rag-stream": rag_stream.measure,
 }
 RESULTS = Path(__file__).parent / "results"
 SEED = 20_260
@@ -93,7 +106,7 @@ def main() -> None:
                 session.progress(f"{figure.name}: done\n")
                 print(report.table(figure), flush=True)
                 report.write(figure, about, folder)
-    for drawn in plot.draw(folder):
+    for drawn in plot.draw(folder, {**plot.PLOTS, **rag_plot.PLOTS}):
         print(f"drew {drawn}")
     print(f"results are in {folder}")
 

