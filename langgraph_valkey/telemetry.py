@@ -54,6 +54,7 @@ from weakref import WeakKeyDictionary
 
 from langgraph_valkey.errors import ConfigurationError
 from langgraph_valkey.loss_window.report import Fork, Health, Hooks, RecoveryReport, ShardHealth
+from langgraph_valkey.quiet import Quiet
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation
@@ -70,7 +71,6 @@ usual bounds are made for milliseconds."""
 _log = logging.getLogger(__name__)
 
 _Event = TypeVar("_Event")
-_Result = TypeVar("_Result")
 _Marks: TypeAlias = dict[str, str]
 
 _ENTRY_OUTCOMES = ("replayed", "already_there", "deleted", "expired", "uncovered")
@@ -149,8 +149,8 @@ class Telemetry:
             raise ConfigurationError(
                 "telemetry needs the `otel` extra: pip install 'langgraph-valkey[otel]'"
             ) from error
-        self._savers: WeakKeyDictionary[Observed, tuple[_Marks, _Quiet]] = WeakKeyDictionary()
-        self._quiet = _Quiet("recording what happened")
+        self._savers: WeakKeyDictionary[Observed, tuple[_Marks, Quiet]] = WeakKeyDictionary()
+        self._quiet = Quiet("recording what happened", _log)
         self._tracer = trace.get_tracer(NAME, tracer_provider=tracer_provider)
         meter = metrics.get_meter(NAME, meter_provider=meter_provider)
         for name, (unit, text, of_shard) in _OF_SHARDS.items():
@@ -200,7 +200,7 @@ class Telemetry:
             saver: It is not kept alive by being observed.
             attributes: What to record with each value: savers differ by these.
         """
-        quiet = _Quiet("reading a saver's health for metrics")
+        quiet = Quiet("reading a saver's health for metrics", _log)
         self._savers[saver] = (dict(attributes or {}), quiet)
 
     def _before(
@@ -274,27 +274,3 @@ class Telemetry:
 
     def _forked(self, marks: _Marks, _: Fork) -> None:
         self._forks.add(1, marks)
-
-
-class _Quiet:
-    """Keeps failures from whoever calls; logs the first of each row of them.
-
-    Args:
-        what: What is done, for the log.
-    """
-
-    def __init__(self, what: str) -> None:
-        self._what = what
-        self._failing = False
-
-    def call(self, act: Callable[[], _Result]) -> _Result | None:
-        """The result, or None if it failed."""
-        try:
-            result = act()
-        except Exception:  # noqa: BLE001 - whatever a saver or a provider raises
-            if not self._failing:
-                _log.exception("%s failed; that is not logged again until it works", self._what)
-            self._failing = True
-            return None
-        self._failing = False
-        return result

@@ -141,7 +141,7 @@ class Answers:
             until_s=face.lookups.now() + self._settings.lookup_deadline_ms / 1000,
         )
 
-    async def find(self, face: Face, asking: Asking) -> Hit | Miss:
+    async def find(self, face: Face, asking: Asking, *, is_timed: bool = True) -> Hit | Miss:
         """Look it up, whatever goes wrong."""
         link = face.lookups
         started_s, until_s = link.now(), asking.until_s
@@ -168,8 +168,9 @@ class Answers:
             breaker.failed(link.now())
             _log.exception("a lookup failed, which counts as a miss")
             result = Miss("corrupt", asking.given_fence())
-        embedding_s = asking.until_s - until_s
-        self._meter.lookup_took(max(0.0, link.now() - started_s - embedding_s))
+        if is_timed:
+            elsewhere_s = asking.until_s - until_s  # Spent by the embedder and the verifier.
+            self._meter.lookup_took(max(0.0, link.now() - started_s - elsewhere_s))
         return result
 
     def count(self, result: Hit | Miss) -> None:

@@ -26,7 +26,7 @@ async def explain(answers: Answers, face: Face, judge: Judge, asking: Asking) ->
         judge: Its threshold and guards.
         asking: The lookup.
     """
-    result = await answers.find(face, asking)
+    result = await answers.find(face, asking, is_timed=False)
     considered = [
         Considered(filed.card.question, score, _verdict(asking, judge, result, score, filed))
         for score, filed in asking.judged.nearest

@@ -345,7 +345,9 @@ class Finder:
             asking.verdicts[served.entry_id] = "o"
             return None
         if tier != "exact" and asking.verify is not None:
+            started_s = self._link.now()
             why = await asking.verify(asking.question, card.question, value)
+            asking.until_s += self._link.now() - started_s
             if why is not None:
                 asking.refusals.append(Refusal("verifier", why, card.question, score))
                 asking.verdicts[served.entry_id] = "refused"

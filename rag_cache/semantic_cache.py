@@ -324,6 +324,18 @@ class SemanticCache(PlainFace):
         """What this process has counted since it made this cache."""
         return self._meter.snapshot()
 
+    def setup(self) -> None:
+        """Make the primary store's tables, if they are not there; the first use does so, too.
+
+        Raises:
+            LanggraphValkeyError: The primary store could not be asked, or refused.
+        """
+        finish(self._blocking.prepare())
+
+    async def asetup(self) -> None:
+        """Make the primary store's tables; see `setup`."""
+        await self._loops.prepare()
+
     def tend(self) -> None:
         """Renew what this process may serve from; its keeper does so by itself."""
         face = self._blocking

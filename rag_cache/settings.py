@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 from pydantic import Field, SecretStr, field_validator
 
@@ -80,6 +81,32 @@ class CacheSettings(ConnectionSettings):
     flight_s: float = Field(default=30.0, gt=0, le=3600)
     server_index: bool = True
     client_name: str = Field(default="rag-cache", pattern=r"^[!-~]*$")
+
+    @classmethod
+    def from_env(
+        cls,
+        prefix: str = "RAG_CACHE_",
+        environ: Mapping[str, str] | None = None,
+        **overrides: Any,
+    ) -> Self:
+        """Read the environment; see `ConnectionSettings.from_env`. The prefix is the cache's."""
+        return super().from_env(prefix, environ, **overrides)
+
+    @classmethod
+    def _in_queries(cls) -> tuple[str, ...]:
+        """Not the primary store's URL, which may hold a password."""
+        return tuple(name for name in super()._in_queries() if name != "primary")
+
+    @field_validator("ttl_s", mode="before")
+    @classmethod
+    def _by_text(cls, given: Any) -> Any:
+        """In URLs and in the environment it is JSON: ``{"answer": 3600}``."""
+        if not isinstance(given, str):
+            return given
+        try:
+            return json.loads(given)
+        except ValueError:
+            raise ValueError('ttl_s must be JSON here, as in {"answer": 3600}') from None
 
     @field_validator("ttl_s")
     @classmethod

@@ -54,10 +54,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 from weakref import WeakKeyDictionary
 
 from langgraph_valkey.errors import ConfigurationError
+from langgraph_valkey.quiet import Quiet
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation
@@ -81,7 +82,6 @@ in trouble costs the deadline of 50 ms. The usual bounds begin where this ends."
 
 _log = logging.getLogger(__name__)
 
-_Result = TypeVar("_Result")
 _Marks: TypeAlias = Mapping[str, str]
 
 
@@ -219,29 +219,5 @@ class _Watched:
 
     def __init__(self) -> None:
         self.marks: _Marks = {}
-        self.reading = _Quiet("reading what a cache counts for metrics")
-        self.recording = _Quiet("recording how long a lookup took")
-
-
-class _Quiet:
-    """Keeps failures from whoever calls; logs the first of each row of them.
-
-    Args:
-        what: What is done, for the log.
-    """
-
-    def __init__(self, what: str) -> None:
-        self._what = what
-        self._is_failing = False
-
-    def call(self, act: Callable[[], _Result]) -> _Result | None:
-        """The result, or None if it failed."""
-        try:
-            result = act()
-        except Exception:  # noqa: BLE001 - whatever a cache or a provider raises
-            if not self._is_failing:
-                _log.exception("%s failed; that is not logged again until it works", self._what)
-            self._is_failing = True
-            return None
-        self._is_failing = False
-        return result
+        self.reading = Quiet("reading what a cache counts for metrics", _log)
+        self.recording = Quiet("recording how long a lookup took", _log)
