@@ -29,7 +29,7 @@ TOP_LEVEL = {*FOLDERS, "README.md", "CHANGELOG.md", "LICENSE", "Makefile", "pypr
 MADE = {"build", "dist", "demo-data"}
 
 LAYERS = [
-    *("errors", "limits", "fork"),
+    *("errors", "limits", "fork", "quiet"),
     *("link", "scripts"),
     "keys",
     *("stored", "stored.codec", "stored.pieces", "stored.records", "stored.writes"),
@@ -44,11 +44,14 @@ LAYERS = [
     "loss_window.tending",
     *("place", "known", "reads", "storing"),
     *("drafts", "loading", "checkpoints", "listing", "upkeep"),
-    *("primary", "primary.json_text", "primary.records", "primary.versions", "primary.contract"),
+    *("primary", "primary.json_text", "primary.records", "primary.versions", "primary.memories"),
+    "primary.contract",
     *("commits", "commits.turns", "commits.commit", "commits.committed"),
     *("commits.handlers", "commits.outbox"),
     *("settings", "retry", "breaker"),
     *("vectors", "vectors.matrix", "vectors.index", "vectors.server_index"),
+    *("items", "items.names", "items.records", "items.calls"),
+    *("items.filters", "items.embedding", "items.namespaces"),
     *("glide", "glide.errors", "glide.clients", "glide.exchange", "glide.scan"),
     "glide.search",
     *("glide.lanes", "glide.link"),
@@ -58,11 +61,12 @@ LAYERS = [
     *("local.faults", "local.single", "local.cluster", "local", "local.fixtures"),
     *("sql", "sql.schema", "sql.answers", "sql.errors", "sql.transactions", "sql.messages"),
     *("sql.database", "sql.faces", "sql.engines", "sql.migrations"),
-    *("sql.commits", "sql.runs", "sql.leases", "sql.outbox", "sql.versions", "sql.store"),
+    *("sql.commits", "sql.runs", "sql.leases", "sql.outbox", "sql.versions", "sql.memories"),
+    "sql.store",
     *("dynamodb", "dynamodb.items", "dynamodb.errors", "dynamodb.client", "dynamodb.sizes"),
     *("dynamodb.table", "dynamodb.run_items", "dynamodb.commits", "dynamodb.runs"),
-    *("dynamodb.leases", "dynamodb.outbox", "dynamodb.versions", "dynamodb.upkeep"),
-    *("dynamodb.schema", "dynamodb.store", "primary.opening"),
+    *("dynamodb.leases", "dynamodb.outbox", "dynamodb.versions", "dynamodb.memories"),
+    *("dynamodb.upkeep", "dynamodb.schema", "dynamodb.store", "primary.opening"),
     *("keeper", "aws", "telemetry", "monitor", "session", "saver"),
     *("boundary", "boundary.faces", "boundary.acquaintance", "boundary.carrying"),
     *("boundary.joining", "boundary.courier", "boundary.burials", "boundary.boundary"),
@@ -74,7 +78,8 @@ LAYERS = [
     "runs.registry",
     *("tiers", "tiers.settings", "tiers.roles", "tiers.locks", "tiers.prepared"),
     *("tiers.lock_places", "tiers.commits", "tiers.state_tiers"),
-    *("testing.keyspace", "testing.commands", "testing.interpreter", "testing.memory_link"),
+    *("testing.keyspace", "testing.sorted_sets", "testing.commands", "testing.interpreter"),
+    "testing.memory_link",
     *("testing", "cli", "__main__"),
 ]
 """Every module of `langgraph_valkey`; each may import only what stands before it."""
@@ -179,7 +184,7 @@ def test_only_the_glide_folder_imports_glide() -> None:
 
 
 def test_rag_cache_imports_nothing_of_the_saver() -> None:
-    allowed = {"errors", "limits", "fork", "keys", "keeper", "settings", "retry"}
+    allowed = {"errors", "limits", "fork", "quiet", "keys", "keeper", "settings", "retry"}
     allowed |= {"link", "scripts", "glide.link", "breaker"}
     allowed |= {"vectors.matrix", "vectors.index", "vectors.server_index"}
     allowed |= {"primary.contract", "primary.versions", "primary.opening"}

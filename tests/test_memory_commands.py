@@ -91,6 +91,32 @@ PROBES = {
     "try('ZREMRANGEBYSCORE', K, '-inf', '0002'), try('ZREMRANGEBYSCORE', K, '(3', 4), "
     "try('ZREMRANGEBYSCORE', K, 'x', 4), try('ZRANGEBYLEX', K, '-', '+'), "
     "try('ZREMRANGEBYSCORE', K, 0, '+inf'), try('EXISTS', K)}",
+    "range by score": "for i = 1, 6 do try('ZADD', K, math.floor(i / 2), tostring(i)) end "
+    "try('ZADD', K, 1767225600123456, 'late') return {"
+    "try('ZRANGEBYSCORE', K, '-inf', '+inf'), try('ZRANGEBYSCORE', K, '(1', '0003'), "
+    "try('ZRANGEBYSCORE', K, '0000000000000001', '+inf', 'WITHSCORES', 'LIMIT', 1, 3), "
+    "try('ZRANGEBYSCORE', K, 1, 2, 'LIMIT', 0, -1), try('ZRANGEBYSCORE', K, 1, 2, 'LIMIT', -1, 2), "
+    "try('ZRANGEBYSCORE', K, 1, 2, 'limit', 1, 0), try('ZRANGEBYSCORE', K, 'x', 2), "
+    "try('ZRANGEBYSCORE', K, 1, 2, 'LIMIT', 1), try('ZRANGEBYSCORE', K, 1, 2, 'FOO'), "
+    "try('ZRANGEBYSCORE', L, 1, 2), try('ZRANGEBYSCORE', K, 3, 1)}",
+    "counts": "for i = 1, 6 do try('ZADD', K, i, tostring(i)) end return {"
+    "try('ZCOUNT', K, '-inf', '(3'), try('ZCOUNT', K, '0002', 9), try('ZCOUNT', K, 'x', 9), "
+    "try('ZCOUNT', L, 1, 9), try('ZCOUNT', K, 5, 1)}",
+    "lex counts": "for i = 1, 6 do try('ZADD', K, 0, tostring(i)) end return {"
+    "try('ZLEXCOUNT', K, '-', '+'), try('ZLEXCOUNT', K, '[2', '(4'), "
+    "try('ZLEXCOUNT', K, '[', '+'), try('ZLEXCOUNT', K, '2', '+'), try('ZLEXCOUNT', L, '-', '+'), "
+    "try('ZLEXCOUNT', K, '[4', '[2')}",
+    "strings": "try('HSET', L, 'a', 1) return {try('GET', K), try('SET', K, '\\0\\255'), "
+    "try('GET', K), try('TYPE', K), try('EXISTS', K), try('HGET', K, 'a'), try('ZADD', K, 1, 'a'), "
+    "try('GET', L), try('SET', L, ''), try('GET', L), try('UNLINK', K, L), try('GET', K)}",
+    "strings that end": "return {try('SET', K, 'a', 'PXAT', '1990000000000'), "
+    "try('PEXPIRETIME', K), try('SET', K, 'b', 'pxat', '1990000000001'), try('PEXPIRETIME', K), "
+    "try('PEXPIREAT', K, '1990000000002'), try('GET', K), try('PEXPIRETIME', K), "
+    "try('SET', K, 'c'), try('PEXPIRETIME', K), try('SET', K, 'd', 'PXAT', '01990000000000'), try('GET', K), "
+    "try('SET', K, 'e', 'PXAT', 0), try('SET', K, 'f', 'PXAT'), try('SET', K, 'g', 'FOO', 1), "
+    "try('SET', K, 'h', 'PXAT', 1), try('GET', K), try('EXISTS', K), try('PEXPIRETIME', K)}",
+    "hsetnx": "return {try('HSETNX', K, 'a', 1), try('HSETNX', K, 'a', 2), try('HGET', K, 'a'), "
+    "try('ZADD', L, 1, 'a'), try('HSETNX', L, 'a', 1)}",
     "keys": "try('HSET', K, 'a', 1) try('ZADD', L, 1, 'a') return {try('EXISTS', K, L, K), "
     "try('TYPE', K), try('TYPE', L), try('UNLINK', K, L, K), try('EXISTS', K, L), try('TYPE', K), "
     "try('DEL', K)}",

@@ -10,12 +10,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from langgraph_valkey.testing.keyspace import Keyspace, Scores, ServerError, glob, walk
+from langgraph_valkey.testing import sorted_sets
+from langgraph_valkey.testing.keyspace import (
+    NO_INTEGER,
+    SYNTAX,
+    Keyspace,
+    Scores,
+    ServerError,
+    glob,
+    integer,
+    walk,
+)
 
 Args: TypeAlias = Sequence[bytes]
-
-SYNTAX = "ERR syntax error"
-NO_INTEGER = "ERR value is not an integer or out of range"
 
 
 @dataclass(frozen=True)
@@ -57,32 +64,6 @@ class Commands:
         if not least <= len(args) - 1 <= most:
             raise ServerError("ERR Wrong number of args calling command from script")
         return run(self, *args[1:])
-
-
-def integer(raw: bytes) -> int:
-    """An integer in its one right spelling, as the server demands it."""
-    try:
-        value = int(raw)
-    except ValueError:
-        raise ServerError(NO_INTEGER) from None
-    if b"%d" % value != raw or not -(2**63) <= value < 2**63:
-        raise ServerError(NO_INTEGER)
-    return value
-
-
-def _score(raw: bytes) -> float:
-    try:
-        value = float(raw)
-    except ValueError:
-        value = float("nan")
-    if value != value or b"_" in raw or raw != raw.strip():
-        raise ServerError("ERR value is not a valid float")
-    return value
-
-
-def _double(value: float) -> bytes:
-    """A score as the server spells it in RESP2."""
-    return b"%d" % int(value) if value == int(value) else repr(value).encode()
 
 
 # --- any key ------------------------------------------------------------------
@@ -138,6 +119,8 @@ def _type(on: Commands, key: bytes) -> StatusReply:
     found = on.keyspace.value(key)
     if found is None:
         return StatusReply(b"none")
+    if isinstance(found, bytes):
+        return StatusReply(b"string")
     return StatusReply(b"zset" if isinstance(found, Scores) else b"hash")
 
 
@@ -149,6 +132,27 @@ def _info(on: Commands, section: bytes) -> bytes:
     if section.lower() != b"replication":
         raise ServerError("ERR only INFO replication is emulated")
     return f"# Replication\r\nrole:master\r\nmaster_replid:{on.identity}\r\n".encode()
+
+
+# --- strings ------------------------------------------------------------------
+
+
+def _get(on: Commands, key: bytes) -> bytes | None:
+    return on.keyspace.text(key)
+
+
+def _set(on: Commands, key: bytes, text: bytes, *options: bytes) -> StatusReply:
+    deadline_ms = None
+    if options:
+        if len(options) != 2 or options[0].upper() != b"PXAT":
+            raise ServerError(SYNTAX)
+        deadline_ms = integer(options[1])
+        if deadline_ms <= 0:
+            raise ServerError("ERR invalid expire time in 'set' command")
+    on.keyspace.write(key, text)
+    if deadline_ms is not None:
+        on.keyspace.expire_at(key, deadline_ms)
+    return StatusReply(b"OK")
 
 
 # --- hashes -------------------------------------------------------------------
@@ -183,6 +187,10 @@ def _hset(on: Commands, key: bytes, *pairs: bytes) -> int:
     for at in range(0, len(pairs), 2):
         fresh += on.keyspace.set(key, pairs[at], pairs[at + 1], dict)
     return fresh
+
+
+def _hsetnx(on: Commands, key: bytes, field: bytes, value: bytes) -> int:
+    return 0 if _hexists(on, key, field) else _hset(on, key, field, value)
 
 
 def _hdel(on: Commands, key: bytes, *fields: bytes) -> int:
@@ -226,106 +234,12 @@ def _hscan(on: Commands, key: bytes, cursor: bytes, *options: bytes) -> list[Any
     return [following, fields]
 
 
-# --- sorted sets --------------------------------------------------------------
+def _of_set(run: Callable[..., Any]) -> Callable[..., Any]:
+    """A command on sorted sets as one of these."""
+    return lambda on, *args: run(on.keyspace, *args)
 
 
-def _zadd(on: Commands, key: bytes, *pairs: bytes) -> int:
-    if len(pairs) % 2:
-        raise ServerError(SYNTAX)
-    scores = [_score(raw) for raw in pairs[::2]]
-    on.keyspace.scores(key)
-    return sum(
-        on.keyspace.set(key, member, score, Scores)
-        for score, member in zip(scores, pairs[1::2], strict=True)
-    )
-
-
-def _zincrby(on: Commands, key: bytes, step: bytes, member: bytes) -> bytes:
-    score = on.keyspace.scores(key).get(member, 0.0) + _score(step)
-    on.keyspace.set(key, member, score, Scores)
-    return _double(score)
-
-
-def _zrem(on: Commands, key: bytes, *members: bytes) -> int:
-    on.keyspace.scores(key)
-    return sum(on.keyspace.drop(key, member) for member in members)
-
-
-def _zcard(on: Commands, key: bytes) -> int:
-    return len(on.keyspace.scores(key))
-
-
-def _zscore(on: Commands, key: bytes, member: bytes) -> bytes | None:
-    score = on.keyspace.scores(key).get(member)
-    return None if score is None else _double(score)
-
-
-def _zmscore(on: Commands, key: bytes, *members: bytes) -> list[bytes | None]:
-    return [_zscore(on, key, member) for member in members]
-
-
-def _above_lex(bound: bytes) -> Callable[[bytes], bool]:
-    if bound in {b"-", b"+"}:
-        return lambda _: bound == b"-"
-    if bound[:1] not in {b"[", b"("}:
-        raise ServerError("ERR min or max not valid string range item")
-    edge = bound[1:]
-    return (lambda m: m > edge) if bound[:1] == b"(" else (lambda m: m >= edge)
-
-
-def _below_lex(bound: bytes) -> Callable[[bytes], bool]:
-    if bound in {b"-", b"+"}:
-        return lambda _: bound == b"+"
-    if bound[:1] not in {b"[", b"("}:
-        raise ServerError("ERR min or max not valid string range item")
-    edge = bound[1:]
-    return (lambda m: m < edge) if bound[:1] == b"(" else (lambda m: m <= edge)
-
-
-def _lex(on: Commands, key: bytes, low: bytes, high: bytes, rest: Args, down: bool) -> list[bytes]:
-    """Members between two bounds; all scores are equal, as in our index."""
-    above, below = _above_lex(low), _below_lex(high)
-    found = sorted(m for m in on.keyspace.scores(key) if above(m) and below(m))
-    if down:
-        found.reverse()
-    if not rest:
-        return found
-    if len(rest) != 3 or rest[0].upper() != b"LIMIT":
-        raise ServerError(SYNTAX)
-    offset, count = integer(rest[1]), integer(rest[2])
-    if offset < 0:
-        return []
-    return found[offset:] if count < 0 else found[offset : offset + count]
-
-
-def _zrangebylex(on: Commands, key: bytes, low: bytes, high: bytes, *rest: bytes) -> list[bytes]:
-    return _lex(on, key, low, high, rest, False)
-
-
-def _zrevrangebylex(on: Commands, key: bytes, high: bytes, low: bytes, *rest: bytes) -> list[bytes]:
-    return _lex(on, key, low, high, rest, True)
-
-
-def _bound(raw: bytes) -> tuple[float, bool]:
-    try:
-        return _score(raw.removeprefix(b"(")), raw.startswith(b"(")
-    except ServerError:
-        raise ServerError("ERR min or max is not a float") from None
-
-
-def _zremrangebyscore(on: Commands, key: bytes, low: bytes, high: bytes) -> int:
-    least, above = _bound(low)
-    most, below = _bound(high)
-    doomed = [
-        member
-        for member, score in on.keyspace.scores(key).items()
-        if (score > least if above else score >= least)
-        and (score < most if below else score <= most)
-    ]
-    return sum(on.keyspace.drop(key, member) for member in doomed)
-
-
-_MANY = 1_000_000
+_MANY = sorted_sets.MANY
 
 _TABLE: dict[str, tuple[int, int, Callable[..., Any]]] = {
     # Name: fewest arguments, most arguments, what runs it.
@@ -339,22 +253,17 @@ _TABLE: dict[str, tuple[int, int, Callable[..., Any]]] = {
     "TYPE": (1, 1, _type),
     "TIME": (0, 0, _time),
     "INFO": (1, 1, _info),
+    "GET": (1, 1, _get),
+    "SET": (2, _MANY, _set),
     "HGET": (2, 2, _hget),
     "HMGET": (2, _MANY, _hmget),
     "HGETALL": (1, 1, _hgetall),
     "HLEN": (1, 1, _hlen),
     "HEXISTS": (2, 2, _hexists),
     "HSET": (3, _MANY, _hset),
+    "HSETNX": (3, 3, _hsetnx),
     "HDEL": (2, _MANY, _hdel),
     "HINCRBY": (3, 3, _hincrby),
     "HSCAN": (2, _MANY, _hscan),
-    "ZADD": (3, _MANY, _zadd),
-    "ZINCRBY": (3, 3, _zincrby),
-    "ZREM": (2, _MANY, _zrem),
-    "ZCARD": (1, 1, _zcard),
-    "ZSCORE": (2, 2, _zscore),
-    "ZMSCORE": (2, _MANY, _zmscore),
-    "ZRANGEBYLEX": (3, _MANY, _zrangebylex),
-    "ZREVRANGEBYLEX": (3, _MANY, _zrevrangebylex),
-    "ZREMRANGEBYSCORE": (3, 3, _zremrangebyscore),
+    **{name: (least, most, _of_set(run)) for name, (least, most, run) in sorted_sets.TABLE.items()},
 }

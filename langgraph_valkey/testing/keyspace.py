@@ -1,7 +1,7 @@
 """An in-memory keyspace that can be taken back.
 
-It holds what the scripts use: hashes and sorted sets, some with a deadline. Each
-change goes through one of four primitives, which note how to undo it; so the
+It holds what the scripts use: hashes, sorted sets and strings, some with a deadline.
+Each change goes through one of five primitives, which note how to undo it; so the
 last writing calls can be rewound, as a failover rewinds them.
 
 Hashes are walked in the order of a checksum of their fields, so that a cursor
@@ -28,6 +28,19 @@ class ServerError(Exception):
 
 
 WRONG_TYPE = "WRONGTYPE Operation against a key holding the wrong kind of value"
+SYNTAX = "ERR syntax error"
+NO_INTEGER = "ERR value is not an integer or out of range"
+
+
+def integer(raw: bytes) -> int:
+    """An integer in its one right spelling, as the server demands it."""
+    try:
+        value = int(raw)
+    except ValueError:
+        raise ServerError(NO_INTEGER) from None
+    if b"%d" % value != raw or not -(2**63) <= value < 2**63:
+        raise ServerError(NO_INTEGER)
+    return value
 
 
 class Keyspace:
@@ -64,7 +77,7 @@ class Keyspace:
             ServerError: The key holds something else.
         """
         found = self.value(key)
-        if isinstance(found, Scores):
+        if isinstance(found, Scores | bytes):
             raise ServerError(WRONG_TYPE)
         return found if found is not None else {}
 
@@ -74,6 +87,13 @@ class Keyspace:
         if found is not None and not isinstance(found, Scores):
             raise ServerError(WRONG_TYPE)
         return found if found is not None else Scores()
+
+    def text(self, key: bytes) -> bytes | None:
+        """The string at a key, or None; raises as `hash` does."""
+        found = self.value(key)
+        if found is not None and not isinstance(found, bytes):
+            raise ServerError(WRONG_TYPE)
+        return found
 
     def deadline_ms(self, key: bytes) -> int | None:
         """When a key goes, or None."""
@@ -91,6 +111,12 @@ class Keyspace:
         self.undo.append((self._set_back, key, holder, member, holder.get(member)))
         holder[member] = value
         return fresh
+
+    def write(self, key: bytes, text: bytes) -> None:
+        """Set a key to a string, whatever it held, and for ever."""
+        if not self.remove(key):
+            self.undo.append((self._forget, key))
+        self._values[key] = text
 
     def drop(self, key: bytes, member: bytes) -> bool:
         """Remove a member, and the key with its last one; whether it was there."""
@@ -138,6 +164,10 @@ class Keyspace:
             holder[member] = old
         if not holder:
             del self._values[key]
+
+    def _forget(self, key: bytes) -> None:
+        self._values.pop(key, None)
+        self._deadlines_ms.pop(key, None)
 
     def _key_back(self, key: bytes, holder: Any, deadline_ms: int | None) -> None:
         self._values[key] = holder
