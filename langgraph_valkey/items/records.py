@@ -111,9 +111,18 @@ class Record:
             Damaged: It can't be deserialized.
         """
         if self._value is _UNREAD:
-            start, end = self._sealed
-            self._value = self._codec.open_typed(self.body[start:end])
+            self._value = self.read_value()
         found: dict[str, Any] = self._value
+        return found
+
+    def read_value(self) -> dict[str, Any]:
+        """The value, read anew: an object that nobody else has.
+
+        Raises:
+            Damaged: It can't be deserialized.
+        """
+        start, end = self._sealed
+        found: dict[str, Any] = self._codec.open_typed(self.body[start:end])
         return found
 
     @property

@@ -1,0 +1,70 @@
+-- Read items and then change some, in one turn.
+-- ARGV  1 entry(16) nonce(16) gen(16) newest stamp that the caller knows(16) the primary it
+--         expects(40) for how long to remember what is gone, in ms(16)
+--       2 what is read: '0' or, to put off its end, '1', length(6), name, and so on
+--       3... operations, each of another item
+-- Reply: the server's clock in ms; what was read, each an item or nil; of each operation
+--        what became of it(1) stamp(16) born(16) created(16) deadline in ms(16):
+--        's' stored, 't' it had been stored by this entry before, 'l' (alone) it comes late
+
+local HEAD = ARGV[1]
+local ENTRY, LATEST = sub(HEAD, 1, 16), tonumber(sub(HEAD, 49, 64))
+if moved(sub(HEAD, 65, 104)) then return reply('moved', nothing(0)) end
+local i = bucket()
+if sub(HEAD, 33, 48) ~= NEVER then
+  if not i or sub(HEAD, 17, 48) ~= sub(i, 1, 32) then return reply('resend', i or nothing(0)) end
+  if LATEST > tonumber(sub(i, 33, 48)) then return reply('rewound', i) end
+end
+
+local function read(wanted)
+  local found, at = {}, 1
+  while at <= #wanted do
+    local ends = at + 6 + tonumber(sub(wanted, at + 1, at + 6))
+    local name = sub(wanted, at + 7, ends)
+    local here = find(name)
+    if here and sub(wanted, at, at) == '1' and ttl_of(here) > 0 then
+      put_off(name, NOW_MS + ttl_of(here))
+    end
+    found[#found + 1] = here and as_told(name, here)
+    at = ends + 1
+  end
+  return found
+end
+
+local function outcome(how, stamp, born, created, deadline)
+  return how .. stamp .. born .. created .. digits(deadline)
+end
+
+local function change(op)
+  local here, grave = find(op.name), call('HGET', STATE, 'D' .. op.name)
+  local before = seen(entries_of(here, grave), ENTRY)
+  if before == 'same' and here and op.kind == 'P' then
+    return outcome('t', sub(here, 1, 16), sub(here, 17, 32), sub(here, 33, 48),
+      deadline_of(op.name, here))
+  elseif before == 'same' and not here and op.kind == 'D' then
+    return outcome('t', sub(grave, 2, 17), NEVER, NEVER, 0)
+  elseif before then
+    return 'l'
+  elseif op.kind == 'D' then
+    bury(op, here, grave, 'D', STAMP)
+    return outcome('s', STAMP, NEVER, NEVER, 0)
+  end
+  local born, created = op.born, STAMP
+  if here then born, created = sub(here, 17, 32), sub(here, 33, 48) end
+  local ttl = tonumber(op.ttl)
+  local deadline = ttl > 0 and NOW_MS + ttl or 0
+  keep(op, here, grave, STAMP, born, created, deadline)
+  return outcome('s', STAMP, born, created, deadline)
+end
+
+local found = read(ARGV[2])
+if not i then i = begun(ENTRY, digits(math.max(NOW, LATEST + 1)), NEVER) end
+STAMP = digits(math.max(NOW, LATEST + 1, tonumber(sub(i, 33, 48)) + 1))
+local outcomes = {}
+for at = 3, #ARGV do outcomes[at - 2] = change(parsed(ARGV[at])) end
+collect(20)
+level(tonumber(sub(HEAD, 105, 120)), 20)
+stamp_names()
+i = sub(i, 1, 32) .. STAMP .. sub(i, 49)
+call('HSET', STATE, 'i', i)
+return reply('ok', i, NOW_MS, found, outcomes)
