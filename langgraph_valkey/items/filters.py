@@ -1,0 +1,127 @@
+"""Filters of a search: read once, then asked for each item.
+
+A filter names fields of an item's value and says what they have to be: a plain value, an
+object or a list of such (compared part by part), or operators:
+
+=====================  ================================================================
+``$eq``, ``$ne``       equal or not, as Python compares
+``$gt``, ``$gte``      greater, or not less
+``$lt``, ``$lte``      less, or not greater
+=====================  ================================================================
+
+All conditions must hold. A field that is not there counts as None, as in LangGraph's
+InMemoryStore; so ``{"a": None}`` matches what has no ``a``, and ``$ne`` does. The four
+comparisons compare numbers: what is missing or no number matches none of them, as in SQL
+(InMemoryStore raises there). A filter that can't be meant is refused before anything is asked.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping
+from typing import Any
+
+Test = Callable[[Any], bool]
+"""Whether a value is as wanted."""
+
+_SIGN = "$"
+_COMPARISONS: Mapping[str, Callable[[float, float], bool]] = {
+    "$gt": operator.gt,
+    "$gte": operator.ge,
+    "$lt": operator.lt,
+    "$lte": operator.le,
+}
+_OPERATORS = ("$eq", "$ne", *_COMPARISONS)
+
+
+def compiled(given: Mapping[str, Any] | None) -> Test | None:
+    """The test that a filter stands for.
+
+    Args:
+        given: As of `BaseStore.search`.
+
+    Returns:
+        Whether a value, a dict, matches; None if all do.
+
+    Raises:
+        ValueError: It has an operator that is not known, or compares with what is no number.
+        TypeError: It is no dict.
+    """
+    if not given:
+        return None
+    if not isinstance(given, Mapping):
+        raise TypeError(
+            f"a filter must be a dict of fields and what they must be, not {type(given).__name__}"
+        )
+    fields = [(name, _test(wanted)) for name, wanted in given.items()]
+    if len(fields) == 1:
+        [(only, its_test)] = fields
+        return lambda value: its_test(value.get(only))
+
+    def matches(value: Any) -> bool:
+        get = value.get
+        for name, test in fields:  # noqa: SIM110 - a generator for `all` takes twice as long
+            if not test(get(name)):
+                return False
+        return True
+
+    return matches
+
+
+def _test(wanted: Any) -> Test:
+    if isinstance(wanted, dict):
+        return _object(wanted)
+    if isinstance(wanted, list | tuple):
+        return _list([_test(each) for each in wanted])
+    return lambda value: bool(value == wanted)
+
+
+def _object(wanted: dict[Any, Any]) -> Test:
+    """Of an object: operators, if one of its names begins like one; else field by field."""
+    if any(isinstance(name, str) and name.startswith(_SIGN) for name in wanted):
+        tests = [_operation(name, operand) for name, operand in wanted.items()]
+        return tests[0] if len(tests) == 1 else lambda value: all(test(value) for test in tests)
+    fields = [(name, _test(each)) for name, each in wanted.items()]
+    return lambda value: (
+        isinstance(value, dict) and all(test(value.get(name)) for name, test in fields)
+    )
+
+
+def _list(tests: list[Test]) -> Test:
+    return lambda value: (
+        isinstance(value, list | tuple)
+        and len(value) == len(tests)
+        and all(test(each) for test, each in zip(tests, value, strict=True))
+    )
+
+
+def _operation(name: Any, operand: Any) -> Test:
+    if name == "$eq":
+        return lambda value: bool(value == operand)
+    if name == "$ne":
+        return lambda value: bool(value != operand)
+    compare = _COMPARISONS.get(name)
+    if compare is None:
+        raise ValueError(
+            f"a filter has the unknown operator {name!r}: use one of {', '.join(_OPERATORS)}"
+        )
+    bound = _number(operand)
+    if bound is None:
+        raise ValueError(
+            f"{name} in a filter compares numbers, and was given {type(operand).__name__} that is "
+            "none: pass a number, or filter by $eq and $ne"
+        )
+
+    def holds(value: Any) -> bool:
+        number = _number(value)
+        return number is not None and compare(number, bound)
+
+    return holds
+
+
+def _number(value: Any) -> float | None:
+    """A value as a number, where it is one, or text that is."""
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
