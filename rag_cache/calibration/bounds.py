@@ -13,6 +13,9 @@ import math
 STEPS = 60
 """Halvings of the interval: beyond what a float can tell apart."""
 
+NOTHING = 1e-17
+"""A part that changes no float."""
+
 
 def upper_bound(wrong: int, served: int, confidence: float) -> float:
     """One-sided upper bound of the rate of wrong ones.
@@ -38,16 +41,19 @@ def upper_bound(wrong: int, served: int, confidence: float) -> float:
 
 
 def _at_most(wrong: int, served: int, rate: float) -> float:
-    """How likely so few wrong ones, or fewer, are at a rate."""
+    """How likely so few wrong ones, or fewer, are at a rate that is above theirs."""
     if rate >= 1:
         return 0.0
-    log_odds, term = math.log(rate) - math.log1p(-rate), served * math.log1p(-rate)
-    terms = [term]
-    for count in range(1, wrong + 1):
-        term += math.log(served - count + 1) - math.log(count) + log_odds
-        terms.append(term)
-    most = max(terms)
-    return math.exp(most) * math.fsum(math.exp(each - most) for each in terms)
+    ways = math.lgamma(served + 1) - math.lgamma(wrong + 1) - math.lgamma(served - wrong + 1)
+    likely = math.exp(ways + wrong * math.log(rate) + (served - wrong) * math.log1p(-rate))
+    term = total = 1.0
+    # Fewer are less likely, since more are to be expected at this rate.
+    for count in range(wrong, 0, -1):
+        term *= count / (served - count + 1) * (1 - rate) / rate
+        total += term
+        if term < NOTHING * total:
+            break
+    return likely * total
 
 
 def served_needed(rate: float, confidence: float) -> int:

@@ -35,7 +35,7 @@ CHOICES: tuple[tuple[Guard, ...], ...] = (
 """Guards to choose from: none, the default ones, agreement, and both."""
 
 EXAMPLES_MOST = 16_000
-"""Traffic takes the square of half its length in memory: 256 MB for so many."""
+"""Traffic takes the square of half its length in memory, twice: 512 MB for so many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,12 +120,18 @@ def calibrate(
 
     Raises:
         InsufficientData: The held-out half can't show that any choice keeps the rate.
-        ValueError: There are no examples, too many, or of two sorts; or a rate is none.
+        TypeError: An example is neither a pair nor logged traffic, or there are both.
+        ValueError: There are too few or too many examples, nothing to choose from, or a rate
+            is none.
     """
     if not (0 < wrong_rate < 1 and 0 < confidence < 1):
         raise ValueError("wrong_rate and confidence must be between 0 and 1")
-    if not 2 <= len(examples) <= EXAMPLES_MOST or len({type(each) for each in examples}) != 1:
-        raise ValueError(f"give 2 to {EXAMPLES_MOST} examples, all pairs or all logged traffic")
+    if not thresholds or not choices:
+        raise ValueError("give thresholds and guards to choose from: at least one of each")
+    if not 2 <= len(examples) <= EXAMPLES_MOST:
+        raise ValueError(f"give 2 to {EXAMPLES_MOST} examples, not {len(examples)}")
+    if not any(all(isinstance(each, sort) for each in examples) for sort in (Pair, Logged)):
+        raise TypeError("examples must be all of class Pair, or all of class Logged")
     fit, test = halves(examples, embedder, seed)
     tried = [
         Choice(threshold, tuple(guards), fit.run(Judge(threshold, guards)))
@@ -139,10 +145,11 @@ def calibrate(
         raise _insufficient(tested, wrong_rate, confidence)
     last = passed[-1]
     assert last.held_out is not None
-    scored = {(choice.threshold, choice.guards): choice for choice in tested}
+    # By the outcome's identity: guards need not be hashable.
+    scored = {id(choice.fitted): choice for choice in tested}
     return Calibration(
         *(last.threshold, last.guards, wrong_rate, confidence, last.held_out),
-        tuple(scored.get((each.threshold, each.guards), each) for each in tried),
+        tuple(scored.get(id(each.fitted), each) for each in tried),
     )
 
 

@@ -49,7 +49,8 @@ def connected(pairs: Sequence[tuple[str, str]]) -> list[int]:
 
     def root(text: str) -> str:
         while parent.setdefault(text, text) != text:
-            text = parent[text]
+            # Halved on the way, or a long chain of pairs would be walked again for each.
+            parent[text] = text = parent[parent[text]]
         return text
 
     for one, other in pairs:

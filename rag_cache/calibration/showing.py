@@ -31,7 +31,7 @@ def _row(choice: Choice, calibration: Calibration) -> str:
     outcome = choice.held_out
     assert outcome is not None
     bound = outcome.bound(calibration.confidence)
-    is_chosen = (choice.threshold, choice.guards) == (calibration.threshold, calibration.guards)
+    is_chosen = outcome is calibration.held_out
     verdict = "chosen" if is_chosen else "kept" if bound <= calibration.wrong_rate else "failed"
     return (
         f"| {choice.threshold:.2f} | {_named(choice.guards)} | {outcome.hit_rate:.1%} "

@@ -7,7 +7,7 @@ served or stored. So what one choice serves early changes what it has later, as 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -100,7 +100,14 @@ class TrafficTrial:
 
         self._logged = logged
         self._cosines = np.asarray(vectors @ vectors.T)
-        self._filed = [_filed(each.question, each.answer, each.documents) for each in logged]
+        # Equal answers have equal digests, however they are written.
+        digests: dict[Hashable, str] = {}
+        self._filed = [
+            _filed(
+                each.question, digests.setdefault(each.answer, str(len(digests))), each.documents
+            )
+            for each in logged
+        ]
 
     def run(self, judge: Judge) -> Outcome:
         """See `Trial.run`."""
@@ -134,8 +141,8 @@ class TrafficTrial:
         ]
 
 
-def _filed(question: str, answer: object, documents: tuple[str, ...]) -> Filed:
-    return Filed("", Card(question, repr(answer), documents))
+def _filed(question: str, answer: str, documents: tuple[str, ...]) -> Filed:
+    return Filed("", Card(question, answer, documents))
 
 
 def halves(
