@@ -1,6 +1,7 @@
 # Everything from a fresh clone, given Python >= 3.11 and make:
 #   make demo     make test     make check     make help
-# Variables: PYTHON=python3.12  TESTS=tests/test_values.py  SEED=7  ONLY=steps QUICK=1  FAILOVERS=20  FAULTS=10
+# Variables: PYTHON=python3.12  TESTS=tests/test_values.py  SEED=7  FAILOVERS=20  FAULTS=10
+#            ONLY=steps QUICK=1  BANKING77=folder of that data's train.csv and test.csv
 
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
@@ -59,8 +60,8 @@ format: .venv/.ready ## Format the code, and repair what the linter can
 	@$(RUN) ruff check --fix --quiet . || true
 	@$(RUN) ruff format .
 
-bench: .bench-venv/.ready ## Measure against other checkpointers (ONLY=steps QUICK=1 for a glance)
-	@ONLY="$(ONLY)" QUICK="$(QUICK)" $(BENCH) benchmarks
+bench: .bench-venv/.ready ## Measure against other checkpointers and semantic caches (ONLY=steps QUICK=1 for a glance)
+	@ONLY="$(ONLY)" QUICK="$(QUICK)" BANKING77="$(BANKING77)" $(BENCH) benchmarks
 
 failover: .venv/.ready ## Break primaries under load, and agents with them; look for what was acknowledged and paid (FAILOVERS=200 FAULTS=100 SEED=...)
 	@$(RUN) tests.kill_loop --failovers $(FAILOVERS) --seed $(SEED)

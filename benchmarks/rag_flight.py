@@ -42,9 +42,9 @@ SHARDS, FROZEN = 3, 1
 TENANTS, NEWCOMERS = 48, 12
 """Those whose entries are known, and those who come when a shard is frozen already."""
 
-FROZEN_S = 4.0
-CALLERS_MEANWHILE = 12
-PAUSE_S = 0.02
+FROZEN_S = 5.0
+CALLERS_MEANWHILE = 4
+PAUSE_S = 0.01
 """Between two lookups of one of them."""
 
 HELD_UP, ALL = Goal(60, "nothing"), Goal(100, "nothing", at_least=True)

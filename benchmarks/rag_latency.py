@@ -36,12 +36,17 @@ HITS, HITS_QUICK = 300, 60
 WARM_UP = 20
 ROUNDS, ROUNDS_QUICK = 11, 2
 BUSY_S = 0.002
+DEADLINE_MS = 2_000
+"""Of a lookup here: when the machine stalls, that is a slow hit and no miss."""
+
 LOOKS_MOST, LOOK_S = 60, 0.1
 AT_HAND = 100
 """Entries that a process keeps at hand which has to ask the server's index."""
 
 EXACT, MEANING = Goal(0.3, "nothing"), Goal(0.4, "nothing")
-OVERHEAD = Goal(0.15, "nothing")
+OVERHEAD, WITH_SEARCH = Goal(0.15, "nothing"), Goal(0.25, "nothing")
+"""Beyond the floor; a search may take 0.1 ms of it."""
+
 ONE = Goal(1, "nothing")
 
 
@@ -102,6 +107,7 @@ def _one_face(session: Session, hits: Figure, trips: Figure, face: FaceName) -> 
 
     def ours(number: int, where: ValkeyStore, **settings: Any) -> Contender:
         prefix, embedder = session.new_thread(), embedders[number]
+        settings["lookup_deadline_ms"] = DEADLINE_MS
         return rag_faces.ours(session.servers, face, where, prefix, embedder, **settings)
 
     lined_up = [ours(number, store) for number in range(3)]
@@ -145,7 +151,7 @@ def _rows(
     first = (questions[0], embedders[0])
     near = f"the same meaning, {face}"
     yield _Row(f"the very question, {face}", "exact", everyone, *first, EXACT, OVERHEAD, ONE)
-    yield _Row(near, "process", everyone, *first, MEANING, OVERHEAD, ONE)
+    yield _Row(near, "process", everyone, *first, MEANING, WITH_SEARCH, ONE)
     for number, tier, name in (
         (1, "process", f"{len(questions[1]):,} entries"),
         (2, "process", "slow embedder"),

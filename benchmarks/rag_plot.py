@@ -15,7 +15,7 @@ from typing import Any
 from benchmarks.contenders import OURS
 from benchmarks.plot import STYLE, WIDTH, Make
 
-HEIGHT, LEFT, TOP, RIGHT, BOTTOM = 420, 64, 60, 190, 52
+HEIGHT, LEFT, TOP, RIGHT, BOTTOM = 430, 64, 72, 190, 52
 TICKS = 5
 LINES = """
   .line { fill: none; stroke: #97a3b2; stroke-width: 2 } .ours-line { stroke: #12906f }
@@ -104,7 +104,7 @@ def _frame(axes: Axes) -> Iterator[str]:
         y = axes.y(axes.goal_up)
         yield f'<path class="line goal dashed" d="M{left} {y:.1f}H{x:.1f}"/>'
         text = f"at least {axes.goal_up:g} %"
-        yield f'<text class="goal-text" x="{left + 6}" y="{y + 16:.1f}">{text}</text>'
+        yield f'<text class="goal-text" x="{x + 6:.1f}" y="{y + 4:.1f}">{text}</text>'
 
 
 def _line(axes: Axes, line: Line) -> Iterator[str]:

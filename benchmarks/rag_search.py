@@ -114,7 +114,7 @@ def _by_index(session: Session, figure: Figure) -> None:
     prefix = session.new_thread()
     cache = rag_faces.ours(session.servers, "sync", store, prefix, embedder, protocol=2)
     settings = ConnectionSettings.from_url(store.url, protocol=2)
-    with session.opened([cache], Figure("", "")) as [who]:
+    with session.opened([cache], figure) as [who]:
         session.progress(f"{figure.name}: storing")
         who.run(rag_faces.fill(who.saver, questions))
         key = Within(who.saver.scopes.of(""), Embedder(embedder).id).key
