@@ -51,11 +51,13 @@ class Cancelled(Exception):
 
     Attributes:
         error: botocore's error.
+        may_be_done: An answer was lost before, so what is in its way may be itself.
     """
 
     def __init__(self, error: Exception, reasons: list[Mapping[str, Any]]) -> None:
         super().__init__()
         self.error = error
+        self.may_be_done = False
         self._reasons = reasons
 
     def failed(self, place: int | None) -> bool:

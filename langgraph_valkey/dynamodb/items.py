@@ -17,6 +17,7 @@ what it is about, so that ids may be of any length and hold any characters::
     corpus#<digest>       version#...  a mark's version (a digest of the mark)
     corpus#<digest>       partition#.. the primary whose copy of the versions counts
     corpus#<digest>       change#00..  a change that is pending
+    corpus#<digest>       memory#...   a memory (a digest of its name)
 
 What has to be found by its age stands in one *list* besides, by the attributes
 `list` and `at`: they are the key of the index ``by_time``, which holds only the keys
@@ -42,7 +43,7 @@ Item: TypeAlias = dict[str, dict[str, Any]]
 
 INDEX = "by_time"
 
-SPREAD = {"commits": 4, "turns": 4, "unsettled": 4, "settled": 4}
+SPREAD = {"commits": 4, "turns": 4, "unsettled": 4, "settled": 4, "memories": 4}
 """Over how many partitions of the index a list is spread, where each turn of an agent
 adds to it: a partition takes 1,000 writes of 1 KB a second."""
 
@@ -69,6 +70,11 @@ def message_key(message: str) -> Item | None:
     """The key of a message; None if this can't be a message's id."""
     parts = re.fullmatch(r"([0-9a-f]{64})-(\d{3})", message, re.ASCII)
     return _key(f"commit#{parts[1]}", f"message#{parts[2]}") if parts else None
+
+
+def corpus_key(corpus: str, sk: str) -> Item:
+    """The key of something of a corpus."""
+    return _key(f"corpus#{digest_of(corpus)}", sk)
 
 
 VERSION_KEY: Item = {"pk": {"S": "store"}, "sk": {"S": "version"}}

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from langgraph_valkey.primary.memories import MEMORIES_MOST
 from langgraph_valkey.primary.records import Room
 
 ACTIONS_MOST = 100
@@ -26,9 +27,12 @@ ROOM = Room(
     input_bytes_max=300 * 1024,
     outbox_most=40,
     message_bytes_max=300 * 1024,
+    memory_bytes_max=ITEM_BYTES_MAX - 1024,
+    memories_bytes_max=TRANSACTION_BYTES_MAX - MEMORIES_MOST * 2 * 1024,
 )
 """A quarter of an item is left for what stands beside: names, keys, a run's context. Of
-the 100 actions three are our own, and half are left to the caller."""
+the 100 actions three are our own, and half are left to the caller. Beside a memory stands
+what is always of some 400 bytes, and half as much in the item that numbers its bucket."""
 
 _KINDS = ("Put", "Update", "Delete", "ConditionCheck")
 

@@ -35,6 +35,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from langgraph_valkey.dynamodb.client import Client, Here, InThread
 from langgraph_valkey.dynamodb.commits import Commits, Items
 from langgraph_valkey.dynamodb.leases import Leases, Tombstones
+from langgraph_valkey.dynamodb.memories import Memories
 from langgraph_valkey.dynamodb.outbox import Messages
 from langgraph_valkey.dynamodb.runs import RunRegistry
 from langgraph_valkey.dynamodb.schema import Schema
@@ -63,7 +64,9 @@ _IN_URLS: dict[str, Callable[[str], Any]] = {
 }
 
 
-class DynamoFace(Schema, Commits, RunRegistry, Leases, Tombstones, Messages, Versions, Upkeep):
+class DynamoFace(
+    Schema, Commits, RunRegistry, Leases, Tombstones, Messages, Versions, Memories, Upkeep
+):
     """One face of the store: a `contract.Primary`."""
 
     @property

@@ -18,7 +18,7 @@ from functools import partial
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from langgraph_valkey.dynamodb.client import Client
-from langgraph_valkey.dynamodb.errors import failure_of, raised
+from langgraph_valkey.dynamodb.errors import Cancelled, failure_of, raised
 from langgraph_valkey.dynamodb.items import (
     INDEX,
     Item,
@@ -144,6 +144,8 @@ class Table:
                         raise
                     if isinstance(failure, ConfigurationError) and unknown is not None:
                         raise unknown from error
+                    if isinstance(failure, Cancelled):
+                        failure.may_be_done = unknown is not None
                     raise failure from error
                 if isinstance(failure, OutcomeUnknown):
                     unknown = failure
@@ -213,6 +215,42 @@ class Table:
         while len(found) < len(keys) and await patience.pause():
             found = await self.get_each(keys, attributes)
         return found
+
+    async def page(
+        self,
+        key: Item,
+        until: str,
+        *,
+        start: Item | None = None,
+        values: Item | None = None,
+        condition: str = "",
+        limit: int | None = None,
+    ) -> tuple[list[Item], Item | None]:
+        """Items that stand under one `pk`, in order, as they are now; as many as come at once.
+
+        Args:
+            key: Those behind this one.
+            until: Those up to this `sk`.
+            start: What came with the page before.
+            values: What the condition names.
+            condition: Only those for which this holds.
+            limit: How many are looked at, at most.
+
+        Returns:
+            The items, and what the next page starts with; None if there is none.
+        """
+        places = {"pk": key["pk"], "after": word(key["sk"]["S"] + " "), "until": word(until)}
+        asked = expressed(
+            {**places, **(values or {})},
+            KeyConditionExpression="#pk = :pk AND #sk BETWEEN :after AND :until",
+            FilterExpression=condition,
+        )
+        if start is not None:
+            asked["ExclusiveStartKey"] = start
+        if limit is not None:
+            asked["Limit"] = limit
+        found = await self.call("query", TableName=self.name, ConsistentRead=True, **asked)
+        return found["Items"], found.get("LastEvaluatedKey")
 
     async def listed(
         self, name: str, *, after: str = "", until: str = "~", limit: int

@@ -50,10 +50,11 @@ class Upkeep(Part):
         commits = await self._purge_commits(before_s)
         runs = await self._purge_runs(before_s)
         tombstones = await self._purge_tombstones(buried_s)
+        memories = await self._purge_memories(buried_s)
         await self._purge_turns(before_s)
         # Others count one as dead only so much later.
         await self._purge_owners(min(before_s, now - self._table.skew_s))
-        return Purged(commits=commits, runs=runs, tombstones=tombstones)
+        return Purged(commits=commits, runs=runs, tombstones=tombstones, memories=memories)
 
     async def _purge_commits(self, before_s: float) -> int:
         purged = 0
@@ -130,6 +131,14 @@ class Upkeep(Part):
         async for rows in self._old("tombstones", before_s, ("buried_s", "stamp")):
             done = [row for row in rows if "stamp" in row]
             purged += sum([await self._drop_unchanged(row, "buried_s", before_s) for row in done])
+        return purged
+
+    async def _purge_memories(self, before_s: float) -> int:
+        """Drop those that were deleted or had expired; how many there were."""
+        purged = 0
+        async for rows in self._old("memories", before_s, ("gone_s",)):
+            gone = [row for row in rows if "gone_s" in row]
+            purged += sum([await self._drop_unchanged(row, "gone_s", before_s) for row in gone])
         return purged
 
     async def _purge_owners(self, before_s: float) -> None:

@@ -13,12 +13,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from langgraph_valkey.dynamodb.errors import Refused
 from langgraph_valkey.dynamodb.items import (
     Item,
-    expressed,
+    corpus_key,
     in_list,
     number,
     plain,
@@ -52,12 +51,12 @@ class Versions(Part):
         """Record new versions; see `Versions`."""
         check_versions(versions)
         counted = await self._table.update(
-            _key(corpus, "corpus"),
+            corpus_key(corpus, "corpus"),
             {"one": number(1), "zero": number(0)},
             "SET #number = if_not_exists(#number, :zero) + :one",
         )
         change_number = int(plain(counted)["number"])
-        key = _key(corpus, _change_sk(change_number))
+        key = corpus_key(corpus, _change_sk(change_number))
         now = self._table.now()
         pending = {
             **key,
@@ -73,7 +72,7 @@ class Versions(Part):
 
     async def settle_change(self, change: Change) -> None:
         """All who have to know of it do; see `Versions`."""
-        key = _key(change.corpus, _change_sk(change.number))
+        key = corpus_key(change.corpus, _change_sk(change.number))
         await self._table.delete(key, {}, "")
 
     async def pending_changes(self, *, older_than_s: float, limit: int) -> list[Change]:
@@ -103,7 +102,7 @@ class Versions(Part):
 
     async def enter(self, key: PartitionKey, identity: str) -> Entered:
         """Have this primary's copy count from now on; see `Versions`."""
-        place = _partition_key(key)
+        place = partition_key(key)
         while True:
             now = self._table.now()
             row = plain(await self._table.get(place) or {})
@@ -141,17 +140,17 @@ class Versions(Part):
     async def standing(self, keys: Sequence[PartitionKey]) -> list[Standing]:
         """How it stands with some partitions; see `Versions`."""
         pending = {corpus: await self._pending_s(corpus) for corpus in {key.corpus for key in keys}}
-        places = {_place_of(_partition_key(key)): _partition_key(key) for key in keys}
+        places = {_place_of(partition_key(key)): partition_key(key) for key in keys}
         rows = await self._table.get_each(list(places.values()), ("identity",))
         found = {_place_of(row): plain(row).get("identity", "") for row in rows}
         return [
-            Standing(found.get(_place_of(_partition_key(key)), ""), pending[key.corpus])
+            Standing(found.get(_place_of(partition_key(key)), ""), pending[key.corpus])
             for key in keys
         ]
 
     async def forget_partition(self, key: PartitionKey) -> None:
         """It is gone; see `Versions`."""
-        await self._table.delete(_partition_key(key), {}, "")
+        await self._table.delete(partition_key(key), {}, "")
 
     async def _write(
         self, corpus: str, versions: Mapping[str, str | None], change_number: int
@@ -165,7 +164,7 @@ class Versions(Part):
             else:
                 values["version"] = text(version)
                 changes += ", #version = :version"
-            key = _key(corpus, f"version#{digest_of(mark)}")
+            key = corpus_key(corpus, f"version#{digest_of(mark)}")
             try:
                 await self._table.update(key, values, changes, _NEWER)
             except Refused:
@@ -194,38 +193,28 @@ class Versions(Part):
         self, corpus: str, kind: str, *, after: str = "", limit: int | None = None
     ) -> list[Item]:
         """Items of one kind of a corpus, in order, as they are now."""
-        values = {
-            "pk": _key(corpus, "")["pk"],
-            "after": word(f"{kind}{after} "),
-            "last": word(kind + _LAST),
-        }
-        asked: dict[str, Any] = expressed(
-            values, KeyConditionExpression="#pk = :pk AND #sk BETWEEN :after AND :last"
-        )
         found: list[Item] = []
-        start: dict[str, Any] = {}
+        start: Item | None = None
         while limit is None or len(found) < limit:
-            most = {} if limit is None else {"Limit": limit - len(found)}
-            page = await self._table.call(
-                "query", TableName=self._table.name, ConsistentRead=True, **asked, **most, **start
+            page, start = await self._table.page(
+                corpus_key(corpus, kind + after),
+                kind + _LAST,
+                start=start,
+                limit=None if limit is None else limit - len(found),
             )
-            found += page["Items"]
-            if "LastEvaluatedKey" not in page:
+            found += page
+            if start is None:
                 break
-            start = {"ExclusiveStartKey": page["LastEvaluatedKey"]}
         return found
-
-
-def _key(corpus: str, sk: str) -> Item:
-    return {"pk": {"S": f"corpus#{digest_of(corpus)}"}, "sk": {"S": sk}}
 
 
 def _change_sk(change_number: int) -> str:
     return f"change#{change_number:016d}"
 
 
-def _partition_key(key: PartitionKey) -> Item:
-    return _key(key.corpus, f"partition#{digest_of(key.tenant, str(key.number))}")
+def partition_key(key: PartitionKey) -> Item:
+    """Where a partition stands."""
+    return corpus_key(key.corpus, f"partition#{digest_of(key.tenant, str(key.number))}")
 
 
 def _place_of(key: Item) -> tuple[str, str]:

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+from langgraph_valkey.primary.memories import Memories
 from langgraph_valkey.primary.records import (
     CommitKey,
     CommitRequest,
@@ -35,7 +36,7 @@ from langgraph_valkey.primary.records import (
 from langgraph_valkey.primary.versions import Versions
 
 
-class Primary(Versions, Protocol):
+class Primary(Versions, Memories, Protocol):
     """One face of a primary store."""
 
     @property
@@ -210,7 +211,7 @@ class Primary(Versions, Protocol):
     # --- upkeep ----------------------------------------------------------------
 
     async def purge(self, older_than_s: float, tombstones_s: float | None = None) -> Purged:
-        """Drop commits, settled runs and tombstones of an age.
+        """Drop commits, settled runs, tombstones and memories that are gone, of an age.
 
         A commit is kept while one of its messages was not sent, and while its turn has a
         run that is not settled: whoever runs that again must find it. A tombstone is kept
@@ -219,7 +220,9 @@ class Primary(Versions, Protocol):
 
         Args:
             older_than_s: The age.
-            tombstones_s: That of tombstones; None for the same.
+            tombstones_s: That of tombstones, and of memories since they were deleted or
+                have expired: no server must still have an older record of the item that
+                was not told. None for the same.
         """
         ...
 

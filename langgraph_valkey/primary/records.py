@@ -299,11 +299,15 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Purged:
-    """How many records were dropped: they were old, and nothing will ask for them."""
+    """How many records were dropped: they were old, and nothing will ask for them.
+
+    Of memories, those count that were deleted or had expired.
+    """
 
     commits: int
     runs: int
     tombstones: int
+    memories: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,12 +319,16 @@ class Room:
         input_bytes_max: Of a run's input, serialized.
         outbox_most: Messages of one commit.
         message_bytes_max: Of a message's body, as JSON.
+        memory_bytes_max: Of a memory, with its name.
+        memories_bytes_max: Of all memories of one put.
     """
 
     result_bytes_max: int
     input_bytes_max: int
     outbox_most: int
     message_bytes_max: int
+    memory_bytes_max: int
+    memories_bytes_max: int
 
 
 Settling: TypeAlias = Sequence[Fence]

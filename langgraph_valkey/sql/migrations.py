@@ -148,9 +148,23 @@ STEPS: tuple[tuple[str, ...], ...] = (
         "CREATE INDEX lgv_changes_begun ON {at}changes (begun_s, id)",
         "CREATE INDEX lgv_changes_corpus ON {at}changes (corpus, begun_s)",
     ),
+    (
+        """CREATE TABLE {at}memories (
+            id {text} PRIMARY KEY,
+            bucket {text} NOT NULL,
+            name {bytes} NOT NULL,
+            record {bytes},
+            until_ms BIGINT,
+            change BIGINT NOT NULL,
+            token {text} NOT NULL,
+            gone_s {real}
+        )""",
+        "CREATE INDEX lgv_memories_bucket ON {at}memories (bucket, change, id)",
+        "CREATE INDEX lgv_memories_gone ON {at}memories (gone_s) WHERE gone_s IS NOT NULL",
+    ),
 )
 """The steps: commits; runs and their owners; leases and tombstones; the outbox; versions of
-documents."""
+documents; memories of stores."""
 
 _LOCK = 0x6C67765F73716C
 """Number of the lock under which PostgreSQL takes steps: "lgv_sql" in ASCII."""

@@ -97,6 +97,7 @@ class Tables:
         threads, runs, owners: Runs, the numbers given to them, and who executes them.
         leases, tombstones: As of the contract.
         corpora, versions, partitions, changes: As of `primary.versions`.
+        memories: As of `primary.memories`.
     """
 
     def __init__(self, kind: Kind, schema: str | None = None) -> None:
@@ -130,6 +131,7 @@ class Tables:
         )
         self.partitions = self._partitions()
         self.changes = self._changes()
+        self.memories = self._memories()
 
     def _table(self, name: str, *columns: Column[Any]) -> Table:
         return Table(PREFIX + name, self.metadata, *columns)
@@ -190,6 +192,15 @@ class Tables:
             *(_number("number"), Column("versions", Text), Column("begun_s", Float)),
         )
 
+    def _memories(self) -> Table:
+        """``bucket`` is the id of the corpus that numbers it; ``gone_s``: since when, or when."""
+        return self._table(
+            "memories",
+            *(_digest(), Column("bucket", Text), Column("name", LargeBinary)),
+            *(Column("record", LargeBinary), _number("until_ms"), _number("change")),
+            *(Column("token", Text), Column("gone_s", Float)),
+        )
+
 
 def _digest() -> Column[str]:
     return Column("id", Text, primary_key=True)
@@ -204,6 +215,8 @@ ROOM = Room(
     input_bytes_max=16 * 1024 * 1024,
     outbox_most=1_000,
     message_bytes_max=1024 * 1024,
+    memory_bytes_max=16 * 1024 * 1024,
+    memories_bytes_max=16 * 1024 * 1024,
 )
 """What a SQL store takes. The databases take more; but a turn's results are read whenever
-it is run again, and inputs and messages many at a time."""
+it is run again, inputs and messages many at a time, and memories are meant to be read often."""

@@ -27,6 +27,7 @@ from langgraph_valkey.sql.database import Database
 from langgraph_valkey.sql.engines import POOL_SIZE, Address
 from langgraph_valkey.sql.faces import BlockingFace, LoopsFace
 from langgraph_valkey.sql.leases import SqlLeases, SqlTombstones
+from langgraph_valkey.sql.memories import SqlMemories
 from langgraph_valkey.sql.migrations import bring_up, is_up_to_date
 from langgraph_valkey.sql.outbox import SqlOutbox
 from langgraph_valkey.sql.runs import SqlRuns
@@ -34,7 +35,9 @@ from langgraph_valkey.sql.schema import ROOM, Kind, Tables, now_s
 from langgraph_valkey.sql.versions import SqlVersions
 
 
-class SqlPrimary(SqlCommits, SqlRuns, SqlLeases, SqlTombstones, SqlOutbox, SqlVersions):
+class SqlPrimary(
+    SqlCommits, SqlRuns, SqlLeases, SqlTombstones, SqlOutbox, SqlVersions, SqlMemories
+):
     """One face of a SQL store; see `Primary` for what its methods do."""
 
     @property
@@ -75,11 +78,13 @@ class SqlPrimary(SqlCommits, SqlRuns, SqlLeases, SqlTombstones, SqlOutbox, SqlVe
             tombstones.buried_s < now_s() - buried_s,
             tombstones.stamp != "",  # Else the Valkey server has yet to delete the thread.
         )
+        old_memories = delete(tables.memories).where(tables.memories.c.gone_s < now_s() - buried_s)
         connection.execute(delete(tables.owners).where(tables.owners.c.until_s < before_s))
         return Purged(
             commits=connection.execute(old_commits).rowcount,
             runs=connection.execute(old_runs).rowcount,
             tombstones=connection.execute(old_tombstones).rowcount,
+            memories=connection.execute(old_memories).rowcount,
         )
 
     async def close(self) -> None:

@@ -8,7 +8,7 @@ numbered under that lock, so a later one has the higher number.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Row, delete, func, select, update
@@ -25,7 +25,7 @@ from langgraph_valkey.primary.versions import (
     check_versions,
 )
 from langgraph_valkey.sql.database import SqlPart
-from langgraph_valkey.sql.schema import now_s
+from langgraph_valkey.sql.schema import Tables, now_s
 
 TOGETHER = 400
 """Partitions that one statement asks for: SQLite takes 999 parameters at least."""
@@ -39,7 +39,7 @@ class SqlVersions(SqlPart):
         check_versions(versions)
 
         def changing(at: Connection) -> Change:
-            number = self._lock(at, corpus, step=1)
+            number = lock_corpora(at, self._tables, [corpus], step=1)[corpus]
             for mark, version in versions.items():
                 new = {"version": version, "change": number}
                 table = self._tables.versions
@@ -109,7 +109,7 @@ class SqlVersions(SqlPart):
         """Have this primary's copy count from now on; see `Versions`."""
 
         def entering(at: Connection) -> Entered:
-            self._lock(at, key.corpus, step=0)
+            lock_corpora(at, self._tables, [key.corpus], step=0)
             table = self._tables.partitions
             mine = table.c.id == _id_of(key)
             asked = select(table.c.identity, table.c.former, now_s() - table.c.entered_s)
@@ -170,19 +170,6 @@ class SqlVersions(SqlPart):
         forgetting = delete(table).where(table.c.id == _id_of(key))
         await self._database.write(lambda at: at.execute(forgetting).rowcount)
 
-    def _lock(self, at: Connection, corpus: str, *, step: int) -> int:
-        """Lock the corpus' row until the end of the transaction; its number after the step."""
-        table = self._tables.corpora
-        locking = (
-            self._tables.insert(table)
-            .values(id=digest_of(corpus), number=step)
-            .on_conflict_do_update(
-                index_elements=[table.c.id], set_={"number": table.c.number + step}
-            )
-            .returning(table.c.number)
-        )
-        return int(at.execute(locking).scalar_one())
-
     def _partitions(self, at: Connection, corpus: str) -> tuple[KeptPartition, ...]:
         columns = self._tables.partitions.c
         found = select(columns.tenant, columns.number, columns.identity).where(
@@ -192,6 +179,24 @@ class SqlVersions(SqlPart):
             KeptPartition(PartitionKey(corpus, row.tenant, row.number), row.identity)
             for row in at.execute(found.order_by(columns.id))
         )
+
+
+def lock_corpora(
+    at: Connection, tables: Tables, corpora: Collection[str], *, step: int
+) -> dict[str, int]:
+    """Lock rows of corpora until the end of the transaction; their numbers after the step.
+
+    All lock several of them in the same order, so none waits for one who waits for it.
+    """
+    named = {digest_of(corpus): corpus for corpus in corpora}
+    table = tables.corpora
+    locking = (
+        tables.insert(table)
+        .values([{"id": each, "number": step} for each in sorted(named)])
+        .on_conflict_do_update(index_elements=[table.c.id], set_={"number": table.c.number + step})
+        .returning(table.c.id, table.c.number)
+    )
+    return {named[row.id]: row.number for row in at.execute(locking)}
 
 
 def _id_of(key: PartitionKey) -> str:
