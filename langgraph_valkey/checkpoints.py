@@ -213,7 +213,8 @@ class Checkpoints:
         if writes:
             await self.store(link, place, writes[0])
             standing = self.known.standing(place.thread)
-            await storing.store_together(self, link, place, writes[1:], standing)
+            rest = [storing.Sent(place, write, standing) for write in writes[1:]]
+            await storing.store_together(self, link, rest)
 
     async def readmit(self, place: Place, answer: Answer, standing: Standing) -> Standing:
         """With what standing to ask again after a refusal, if at all.

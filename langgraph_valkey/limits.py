@@ -194,6 +194,29 @@ PAYLOAD_BYTES_MAX = 1024 * 1024
 """JSON of a commit's payload. Only its digest is kept; the bound is there because the
 digest is computed at each call."""
 
+# --- the store ------------------------------------------------------------------
+
+STORE_BUCKETS = 16
+"""Parts of a store, each in one slot: enough for the shards of a cluster to share the
+work, and few enough for a search to ask them all at once."""
+
+TURN_ITEMS = 200
+TURN_BYTES = 256 * 1024
+"""What one call reads or writes in a bucket at most: its script runs for a few
+milliseconds. A single item may be larger."""
+
+NEWS_ITEMS = 1_000
+NEWS_BYTES = 1024 * 1024
+"""What one page of news may hold."""
+
+SWEEP_ITEMS = 200
+"""Expired items that are taken out by one call."""
+
+REFRESH_SHARE = 16
+REFRESH_STEP_MS = 10_000
+"""An expiry that a read put off is journaled anew once it has moved on by this part of
+the item's time to live, or this far: so much may a failover take from it."""
+
 # --- pages --------------------------------------------------------------------
 
 PAGE_BYTES = 1024 * 1024

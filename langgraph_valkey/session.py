@@ -27,6 +27,7 @@ from langgraph_valkey.glide.link import BlockingLink, LoopLink
 from langgraph_valkey.keys import slot_of
 from langgraph_valkey.link import Call, Link, finish
 from langgraph_valkey.loss_window.durability import Rule
+from langgraph_valkey.loss_window.replay import Replay, ThreadReplay
 from langgraph_valkey.loss_window.report import Hooks
 from langgraph_valkey.loss_window.spool import Spool
 from langgraph_valkey.loss_window.tending import adopt, drain
@@ -45,17 +46,29 @@ class Session:
         settings: Where the server is, and what is kept for replay.
         hooks: Who is told of failovers.
         link: A link that never suspends, for both faces, instead of real ones.
+        name: What keeps its keys, and its spool, apart from a saver's; '' for a saver.
+        replays: How what is journaled is replayed.
 
     Attributes:
+        prefix: What all keys begin with.
         blocking: The link of the blocking face.
         loops: The link of the async face.
         window: The loss window.
         calls: Counts the calls under way.
     """
 
-    def __init__(self, settings: Settings, hooks: Hooks | None, link: Link | None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        hooks: Hooks | None,
+        link: Link | None,
+        *,
+        name: str = "",
+        replays: type[Replay] = ThreadReplay,
+    ) -> None:
         self.settings = settings
-        self.window = _window_of(settings, hooks)
+        self.prefix = f"{settings.key_prefix}:{name}" if name else settings.key_prefix
+        self.window = _window_of(settings, hooks, self.prefix, name, replays)
         self.calls = CallsUnderWay()
         self._raw: BlockingLink | None = None
         self._links: tuple[BlockingLink | LoopLink, ...] = ()
@@ -124,19 +137,22 @@ class Session:
         self.window.recoveries.tell_uncovered(left)
 
 
-def _window_of(settings: Settings, hooks: Hooks | None) -> LossWindow:
+def _window_of(
+    settings: Settings, hooks: Hooks | None, prefix: str, name: str, replays: type[Replay]
+) -> LossWindow:
     spool = None
     rule = Rule(settings.durability, settings.lag_bound_s, keeps=settings.replay)
     if settings.spool_dir is not None and settings.replay:
-        spool = Spool(settings.spool_dir, bytes_max=settings.spool_bytes_max)
+        spool = Spool(settings.spool_dir / name, bytes_max=settings.spool_bytes_max)
     return LossWindow(
-        settings.key_prefix,
+        prefix,
         rule,
         bytes_max=settings.journal_bytes_max,
         grace_s=settings.replay_grace_s if settings.replay else 0.0,
         raises_forks=settings.on_fork == "raise",
         hooks=hooks,
         spool=spool,
+        replays=replays,
     )
 
 

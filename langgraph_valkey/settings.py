@@ -285,6 +285,7 @@ class Settings(ConnectionSettings):
         journal_bytes_max: How much of what is not durable yet is kept in memory.
         spool_dir: A directory on a local disk where it is kept as well, so that it
             outlives this process; one directory for one cluster and key prefix.
+            A store keeps what is its in a folder within.
         spool_bytes_max: How much of it this process may keep there.
         replay_grace_s: For how long after a failover reads wait for what other
             processes replay.
@@ -293,6 +294,8 @@ class Settings(ConnectionSettings):
         aws_replication_group: Id of the ElastiCache replication group, to ask AWS
             which durability is in force; needs the extra ``aws``.
         aws_region: Its region; that of the environment if not given.
+        store_buckets: In how many parts a store keeps its items, each in one slot of the
+            cluster: the same in every process, and for good.
         digest_key: 16 to 64 random bytes, the same in every process; needed with
             an encrypting serializer (see `codec`). A text stands for its UTF-8.
     """
@@ -309,4 +312,5 @@ class Settings(ConnectionSettings):
     on_fork: Literal["report", "raise"] = "report"
     aws_replication_group: str | None = None
     aws_region: str | None = None
+    store_buckets: int = Field(default=limits.STORE_BUCKETS, ge=1, le=1024)
     digest_key: SecretBytes | None = None

@@ -10,7 +10,7 @@ replaced and does not know it yet acknowledges, too.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import NamedTuple, Protocol
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from langgraph_valkey import limits, operations
 from langgraph_valkey.errors import (
@@ -20,20 +20,20 @@ from langgraph_valkey.errors import (
     Unreachable,
     WriteRejected,
 )
+from langgraph_valkey.keys import ThreadKeys
 from langgraph_valkey.known import Known
 from langgraph_valkey.link import Call, Link
-from langgraph_valkey.loss_window.entries import DELETE, PUT, REMOVE, WRITES, Entry
+from langgraph_valkey.loss_window.entries import DELETE, ITEMS, PUT, REMOVE, WRITES, Entry
 from langgraph_valkey.loss_window.recovering import replay_thread
 from langgraph_valkey.loss_window.shards import Heard
 from langgraph_valkey.loss_window.window import LossWindow
 from langgraph_valkey.operations import ANYONE, Answer, Standing, Status
-from langgraph_valkey.place import Place
 
 _ATTEMPTS = 4
 """How often a write is built anew. Each refusal rules itself out for the next try,
 so more than this means that others keep deleting the thread."""
 
-_KEPT_FROM = {PUT: 0, WRITES: 0, REMOVE: 2, DELETE: 3}
+_KEPT_FROM = {PUT: 0, WRITES: 0, REMOVE: 2, DELETE: 3, ITEMS: 2}
 """From which argument on a call is journaled."""
 
 _NOT_APPLIED = (ConfigurationError, CorruptState, StoreFull, Unreachable, WriteRejected)
@@ -50,6 +50,8 @@ class Write(NamedTuple):
         build: Makes its call, given a standing and the primary it is meant for.
         readmit: Gives the standing with which to ask again after a refusal, or raises.
         namespace: Of a checkpoint: its namespace, as it is stored.
+        settled: What is journaled of it once it is acknowledged, if that says more than
+            the arguments that were sent; given those, and the acknowledgement.
     """
 
     number: bytes
@@ -57,28 +59,55 @@ class Write(NamedTuple):
     build: Callable[[Standing, bytes], Call]
     readmit: Callable[[Answer, Standing], Awaitable[Standing]]
     namespace: bytes = b""
+    settled: Callable[[list[bytes], Answer], list[bytes]] | None = None
 
 
-class Asker(Protocol):
-    """What sends calls: `Checkpoints`."""
+class Where(Protocol):
+    """Where a write goes: a thread's `Place`, or a bucket of the store."""
+
+    @property
+    def thread(self) -> str:
+        """Its name in the journal."""
+        ...
+
+    @property
+    def keys(self) -> ThreadKeys:
+        """Its keys."""
+        ...
+
+
+P = TypeVar("P", bound=Where)
+W = TypeVar("W", bound=Where, contravariant=True)
+
+
+class Asker(Protocol[W]):
+    """What sends calls: `Checkpoints`, or the store's `Items`."""
 
     known: Known
     window: LossWindow
 
-    async def ask(self, link: Link, place: Place, call: Call) -> Answer:
+    async def ask(self, link: Link, place: W, call: Call) -> Answer:
         """Send one call and read its answer."""
         ...
 
 
-async def store(core: Asker, link: Link, place: Place, write: Write, standing: Standing) -> Answer:
+class Sent(NamedTuple, Generic[P]):
+    """A write, where it goes, and what is known of that."""
+
+    place: P
+    write: Write
+    standing: Standing
+
+
+async def store(core: Asker[P], link: Link, place: P, write: Write, standing: Standing) -> Answer:
     """Send a write until it is taken.
 
     Args:
-        core: The saver's.
+        core: The saver's, or the store's.
         link: Over which.
-        place: The thread.
+        place: The thread, or the bucket.
         write: The write.
-        standing: What is known of the thread.
+        standing: What is known of that.
 
     Returns:
         The acknowledgement, or the answer that there is no such thread.
@@ -91,10 +120,10 @@ async def store(core: Asker, link: Link, place: Place, write: Write, standing: S
         sending.leave()
 
 
-class _Sending:
+class _Sending(Generic[P]):
     """One write on its way; whatever ends it, its entry does not stay behind."""
 
-    def __init__(self, core: Asker, link: Link, place: Place, write: Write) -> None:
+    def __init__(self, core: Asker[P], link: Link, place: P, write: Write) -> None:
         self._core = core
         self._window = core.window
         self._link = link
@@ -146,8 +175,8 @@ class _Sending:
                 attempts += 1
                 standing = await self._write.readmit(answer, standing)
         raise Unreachable(
-            f"thread {place.thread!r} kept changing under this write, which was not stored: "
-            "call again"
+            f"{window.replays.told(place.thread)} kept changing under this write, which was not "
+            "stored: call again"
         )
 
     async def _ask(self, standing: Standing) -> Answer:
@@ -162,7 +191,7 @@ class _Sending:
             raise
 
 
-def _may_heal(window: LossWindow, place: Place, answer: Answer) -> bool:
+def _may_heal(window: LossWindow, place: Where, answer: Answer) -> bool:
     """Whether the thread lost something that may stand in the journal.
 
     Where each loss shows by another identity, what is gone without one was evicted,
@@ -174,7 +203,7 @@ def _may_heal(window: LossWindow, place: Place, answer: Answer) -> bool:
 
 
 def _journaled(
-    window: LossWindow, place: Place, write: Write, call: Call, standing: Standing
+    window: LossWindow, place: Where, write: Write, call: Call, standing: Standing
 ) -> Entry | None:
     args = call.args[_KEPT_FROM[write.kind] :]
     where = place.thread, place.keys
@@ -189,6 +218,8 @@ def _taken(
     sent_s: float,
     now_s: float,
 ) -> None:
+    if write.settled is not None and entry is not None and entry.args is not None:
+        entry.args = write.settled(entry.args, answer)
     if write.kind in (PUT, WRITES):
         head = (write.namespace, answer.rest[1]) if write.kind == PUT else None
         deadline_ms = max(0, int(answer.rest[0]))
@@ -198,7 +229,7 @@ def _taken(
 
 
 async def _ask_patiently(
-    core: Asker, link: Link, place: Place, call: Call, standing: Standing
+    core: Asker[P], link: Link, place: P, call: Call, standing: Standing
 ) -> Answer:
     """Ask for a write that may be ahead of its thread's root.
 
@@ -216,40 +247,58 @@ async def _ask_patiently(
         pause_s *= 2
 
 
-async def store_together(
-    core: Asker, link: Link, place: Place, writes: Sequence[Write], standing: Standing
-) -> None:
-    """Send writes of one thread in one go; what is not taken at once goes by itself."""
-    if not writes:
-        return
+async def store_together(core: Asker[P], link: Link, writes: Sequence[Sent[P]]) -> list[Answer]:
+    """Send writes in one go; what is not taken at once goes by itself.
+
+    Those of one place arrive in their order.
+
+    Args:
+        core: The saver's, or the store's.
+        link: Over which.
+        writes: The writes, of one place or of several.
+
+    Returns:
+        The acknowledgement of each.
+    """
+    if len(writes) < 2:
+        return [await store(core, link, *each) for each in writes]
     window = core.window
-    primary = window.primary_of(place.keys)
-    calls = [write.build(standing, primary) for write in writes]
+    if window.is_recovering:
+        for thread in dict.fromkeys(place.thread for place, _, _ in writes):
+            await replay_thread(window, link, thread)
+    primaries = [window.primary_of(place.keys) for place, _, _ in writes]
+    calls = [
+        write.build(standing, primary)
+        for (_, write, standing), primary in zip(writes, primaries, strict=True)
+    ]
     entries = [
         _journaled(window, place, write, call, standing)
-        for write, call in zip(writes, calls, strict=True)
+        for (place, write, standing), call in zip(writes, calls, strict=True)
     ]
     largest = max(call.size for call in calls)
     for call in calls:
         call.size = largest  # One connection: others would overtake each other.
     sent_s = link.now()
-    left = list(zip(writes, entries, strict=True))
     doubtful = True
     try:
         replies = await link.send(calls)
         doubtful = False
-        again = []
-        for (write, entry), reply in zip(left, replies, strict=True):
+        taken: list[Answer | None] = []
+        for (place, write, _), entry, reply in zip(writes, entries, replies, strict=True):
             answer, now_s = operations.read(reply), link.now()
             heard = window.heard(place.keys, answer.identity, now_s)
             if answer.status is Status.OK and heard is not Heard.FORMER:
                 _taken(window, entry, write, answer, sent_s, now_s)
+                taken.append(answer)
             else:
-                again.append(write)
-        for write in again:
-            await store(core, link, place, write, standing)
+                taken.append(None)
+        return [
+            answer or await store(core, link, *each)
+            for answer, each in zip(taken, writes, strict=True)
+        ]
     finally:
-        for _, entry in left:  # Those that were taken are not touched by this.
+        for entry, primary in zip(entries, primaries, strict=True):
+            # Those that were taken are not touched by this.
             if doubtful:
                 window.unknown(entry, primary, link.now())
             else:

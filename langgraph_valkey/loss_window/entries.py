@@ -13,6 +13,8 @@ from langgraph_valkey.loss_window.watermark import NOTHING_YET
 from langgraph_valkey.operations import Standing
 
 PUT, WRITES, REMOVE, DELETE = b"P", b"W", b"R", b"D"
+ITEMS = b"I"
+"""Puts and deletions of the store's items, in one bucket: what a thread is to a saver."""
 
 
 class Entry:
@@ -20,7 +22,7 @@ class Entry:
 
     Attributes:
         number: Writer and sequence number, 16 bytes.
-        kind: `PUT`, `WRITES`, `REMOVE` or `DELETE`.
+        kind: `PUT`, `WRITES`, `REMOVE` or `DELETE`; of the store's `ITEMS`.
         thread: The thread's name.
         slot: Its hash slot.
         args: The arguments of the call; None while they are only in the spool.

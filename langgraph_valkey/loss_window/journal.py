@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Set
 from langgraph_valkey import limits
 from langgraph_valkey.loss_window.entries import (
     DELETE,
+    ITEMS,
     PUT,
     REMOVE,
     WRITES,
@@ -30,7 +31,7 @@ from langgraph_valkey.loss_window.entries import (
 )
 from langgraph_valkey.loss_window.spool import Spool
 from langgraph_valkey.loss_window.spool_file import Row
-from langgraph_valkey.operations import Standing, without_payload
+from langgraph_valkey.operations import Standing
 
 
 class OfPrimary:
@@ -56,6 +57,8 @@ class Journal:
     Args:
         bytes_max: Bytes it may hold in memory.
         spool: Where entries are kept on disk as well, if anywhere.
+        bare: The arguments of an entry without what takes room: it can be asked for by
+            them, and no more.
 
     Attributes:
         bytes: Bytes held in memory.
@@ -64,8 +67,11 @@ class Journal:
             serial number: it takes long, so it is left to the monitor.
     """
 
-    def __init__(self, bytes_max: int, spool: Spool | None = None) -> None:
+    def __init__(
+        self, bytes_max: int, spool: Spool | None, bare: Callable[[list[bytes]], list[bytes]]
+    ) -> None:
         self.spool = spool
+        self._bare = bare
         self._bytes_max = bytes_max
         self.clear()
 
@@ -147,7 +153,7 @@ class Journal:
             return
         if self.spool is not None:
             self._put_in_spool(entry, self.spool)
-        if entry.kind in (PUT, WRITES):  # The others are small.
+        if entry.kind in (PUT, WRITES, ITEMS):  # The others are small.
             self._in_memory.append(entry)
 
     def _uncount(self, entry: Entry) -> None:
@@ -312,7 +318,7 @@ class Journal:
             entry.args = None
         else:
             assert entry.args is not None
-            entry.args, entry.bare = [without_payload(entry.args[0])], True
+            entry.args, entry.bare = self._bare(entry.args), True
         if self._count > limits.JOURNAL_ENTRIES_MAX:
             self.drop(entry)
 

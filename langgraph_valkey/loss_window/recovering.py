@@ -15,7 +15,7 @@ from langgraph_valkey.errors import (
 from langgraph_valkey.keys import ThreadKeys
 from langgraph_valkey.link import Call, Link, Reply
 from langgraph_valkey.loss_window.recovery import Recovery
-from langgraph_valkey.loss_window.replay import ThreadReplay
+from langgraph_valkey.loss_window.replay import Replay
 from langgraph_valkey.loss_window.report import RecoveryReport
 from langgraph_valkey.loss_window.shards import Heard
 from langgraph_valkey.loss_window.window import LossWindow
@@ -27,7 +27,7 @@ _OUTAGES = (Unreachable, WriteRejected, OutcomeUnknown)
 
 async def replay_thread(
     window: LossWindow, link: Link, thread: str, *, force: bool = False, patient: bool = True
-) -> ThreadReplay | None:
+) -> Replay | None:
     """Replay what is journaled of a thread; None if there is nothing to be replayed.
 
     Args:
@@ -51,7 +51,7 @@ async def replay_thread(
 
 
 async def _run(
-    window: LossWindow, link: Link, replays: Sequence[ThreadReplay], *, patient: bool = True
+    window: LossWindow, link: Link, replays: Sequence[Replay], *, patient: bool = True
 ) -> LanggraphValkeyError | None:
     """Replay threads side by side, page by page.
 
@@ -87,7 +87,7 @@ async def _run(
 
 
 async def _send_each(
-    link: Link, asked: Sequence[tuple[ThreadReplay, Call]]
+    link: Link, asked: Sequence[tuple[Replay, Call]]
 ) -> list[Reply | LanggraphValkeyError]:
     """What each call came to: one that fails must not hold up the others.
 
@@ -143,9 +143,10 @@ async def recover(
             replays = [replay for replay in found if replay is not None]
             failure = await _run(window, link, replays) or failure
             for replay in replays:
-                here.add(replay.thread, replay.outcome)
+                name = window.replays.reported(replay.thread)
+                here.add(name, replay.outcome)
                 if replay.missing:
-                    here.give_up(replay.thread)
+                    here.give_up(name)
             # Those of a primary that turned out to be replaced once more.
             some = [replay.thread for replay in replays if replay.moved_to is not None]
             if not some:
@@ -230,8 +231,9 @@ async def _replay_for_read(window: LossWindow, link: Link, thread: str) -> bool:
         except WriteRejected as refusal:
             if link.now() >= until_s:
                 raise Unreachable(
-                    f"another primary has taken over the shard of thread {thread!r} and refuses "
-                    "writes, so what may have been lost can't be replayed yet: call again"
+                    f"another primary has taken over the shard of {window.replays.told(thread)} "
+                    "and refuses writes, so what may have been lost can't be replayed yet: "
+                    "call again"
                 ) from refusal
             await link.sleep(limits.REFUSED_PAUSE_S)
         else:

@@ -17,13 +17,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
+from typing import Protocol
 
 from langgraph_valkey import limits, operations
 from langgraph_valkey.keys import ThreadKeys, namespace_of, to_text
 from langgraph_valkey.link import Call
 from langgraph_valkey.loss_window.entries import DELETE, PUT, REMOVE, WRITES, Entry, OfThread
 from langgraph_valkey.loss_window.report import Fork
-from langgraph_valkey.operations import Answer, Standing, Status, taken_apart
+from langgraph_valkey.operations import Answer, Standing, Status, taken_apart, without_payload
 from langgraph_valkey.stored import records
 
 STORED, THERE, DELETED, REMOVED, EXPIRED, MISSING = b"stdrxm"
@@ -72,6 +73,56 @@ class _Page:
         return (
             self.size >= limits.REPLAY_PAGE_BYTES or len(self.entries) >= limits.REPLAY_PAGE_ENTRIES
         )
+
+
+class Replay(Protocol):
+    """One thread on its way, or whatever else is journaled and replayed as a whole.
+
+    Attributes are those of `ThreadReplay`, which is the one of a saver.
+    """
+
+    thread: str
+    keys: ThreadKeys
+    primary: bytes
+    outcome: Outcome
+    settled: list[Entry]
+    unwanted: list[Entry]
+    missing: list[Entry]
+    standing: Standing
+    moved_to: bytes | None
+
+    def __init__(
+        self,
+        thread: str,
+        keys: ThreadKeys,
+        held: OfThread,
+        entries: Sequence[Entry],
+        carried: Mapping[bytes, list[bytes]],
+        primary: bytes,
+    ) -> None: ...
+
+    @staticmethod
+    def bare(args: list[bytes]) -> list[bytes]:
+        """The arguments of an entry without its payload: it can be asked for, and no more."""
+        ...
+
+    @staticmethod
+    def reported(thread: str) -> str:
+        """A thread as reports name it."""
+        ...
+
+    @staticmethod
+    def told(thread: str) -> str:
+        """A thread as it stands in an error's text."""
+        ...
+
+    def next(self) -> Call | None:
+        """The call of the next page; None after the last."""
+        ...
+
+    def take(self, answer: Answer) -> None:
+        """Take note of what became of the page."""
+        ...
 
 
 class ThreadReplay:
@@ -130,6 +181,21 @@ class ThreadReplay:
         self._again: list[Entry] = []
         self._removed: list[Entry] = []
         self._last_try = False
+
+    @staticmethod
+    def bare(args: list[bytes]) -> list[bytes]:
+        """The arguments of an entry without its payload: it can be asked for, and no more."""
+        return [without_payload(args[0])]
+
+    @staticmethod
+    def reported(thread: str) -> str:
+        """A thread as reports name it."""
+        return thread
+
+    @staticmethod
+    def told(thread: str) -> str:
+        """A thread as it stands in an error's text."""
+        return f"thread {thread!r}"
 
     def next(self) -> Call | None:
         """The call of the next page; None after the last."""

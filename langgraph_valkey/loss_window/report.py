@@ -32,7 +32,8 @@ class Fork:
 class RecoveryReport:
     """What came of a replay.
 
-    An *entry* is a checkpoint, a task's pending writes, or a deletion.
+    An *entry* is a checkpoint, a task's pending writes, or a deletion; or an item of the
+    store, which is told of by buckets, as in "store bucket 3 of 16", in place of threads.
 
     Attributes:
         shard: Identity of the primary that was replayed to; "" for all shards.

@@ -26,7 +26,7 @@ from langgraph_valkey.loss_window.entries import DELETE, Entry
 from langgraph_valkey.loss_window.journal import Journal
 from langgraph_valkey.loss_window.pulse import Pulse
 from langgraph_valkey.loss_window.recovery import Recoveries
-from langgraph_valkey.loss_window.replay import ThreadReplay
+from langgraph_valkey.loss_window.replay import Replay, ThreadReplay
 from langgraph_valkey.loss_window.report import Hooks
 from langgraph_valkey.loss_window.shards import Heard, Shards
 from langgraph_valkey.loss_window.spool import Spool
@@ -51,6 +51,7 @@ class LossWindow:
         raises_forks: Whether the next call on a thread that forked raises it.
         hooks: Who is told.
         spool: Where the journal is kept on disk as well, if anywhere.
+        replays: How what is journaled is replayed, and how it is named.
 
     Attributes:
         wake: Called when a monitor should look after it, soon.
@@ -71,15 +72,17 @@ class LossWindow:
         raises_forks: bool = False,
         hooks: Hooks | None = None,
         spool: Spool | None = None,
+        replays: type[Replay] = ThreadReplay,
     ) -> None:
         self.rule = rule
+        self.replays = replays
         self.spool = spool
         self._hooks = hooks or Hooks()
         self.wake: Callable[[], None] = lambda: None
         self._prefix = prefix
         self._grace_s = grace_s
         self._raises_forks = raises_forks
-        self._journal = Journal(bytes_max, spool)
+        self._journal = Journal(bytes_max, spool, replays.bare)
         self.bytes_max = bytes_max
         self._begin()
         renew_after_fork(self)
@@ -296,7 +299,7 @@ class LossWindow:
         """When other processes have had time to replay what they have in this slot."""
         return self._shards.taken_over_s(self.primary_of(keys)) + self._grace_s
 
-    def replay_of(self, thread: str, *, force: bool = False) -> ThreadReplay | None:
+    def replay_of(self, thread: str, *, force: bool = False) -> Replay | None:
         """The replay of a thread, if there is anything to be replayed.
 
         Args:
@@ -311,7 +314,7 @@ class LossWindow:
                 return None
             held = self._journal.threads[thread]
             carried = self._journal.carried(list(held.entries.values()))
-            return ThreadReplay(thread, keys, held, entries, carried, primary)
+            return self.replays(thread, keys, held, entries, carried, primary)
 
     def behind(self, *, everything: bool = False) -> list[str]:
         """Threads with entries that their present primary has not confirmed; newest first.
@@ -325,7 +328,7 @@ class LossWindow:
     def _behind(self) -> list[str]:
         return self._journal.behind(self._shards.primary_of, self._shards.never_replaced())
 
-    def confirmed(self, done: ThreadReplay, identity: bytes, now_s: float) -> None:
+    def confirmed(self, done: Replay, identity: bytes, now_s: float) -> None:
         """A page of a thread was replayed, to this primary."""
         settled, done.settled = done.settled, []
         unwanted, done.unwanted = done.unwanted, []
@@ -342,7 +345,7 @@ class LossWindow:
             for entry in unwanted:
                 self._journal.drop(entry)
 
-    def set_aside(self, done: ThreadReplay, now_s: float) -> None:
+    def set_aside(self, done: Replay, now_s: float) -> None:
         """A thread that can't be replayed, since its keys hold something else."""
         with self._lock:
             primary = self._shards.primary_of(done.keys.slot)
@@ -350,12 +353,13 @@ class LossWindow:
                 done.outcome.lost += entry.sure
                 self._journal.confirmed(entry, primary, entry.standing.gen, now_s)
 
-    def replayed(self, done: ThreadReplay, now_s: float) -> None:
+    def replayed(self, done: Replay, now_s: float) -> None:
         """A thread was replayed as far as it could be."""
         with self._lock:
             identity = self._shards.primary_of(done.keys.slot)
             if self.is_recovering:
-                self.recoveries.add(identity, done.thread, done.outcome, now_s)
+                name = self.replays.reported(done.thread)
+                self.recoveries.add(identity, name, done.outcome, now_s)
             for entry in done.settled:
                 self._journal.confirmed(entry, identity, done.standing.gen, now_s)
             held = self._journal.threads.get(done.thread)
@@ -366,7 +370,7 @@ class LossWindow:
     def incomplete(self, thread: str, identity: bytes, now_s: float) -> None:
         """Something of the thread is lost that this process does not have."""
         with self._lock:
-            self.recoveries.begin(identity, now_s).give_up(thread)
+            self.recoveries.begin(identity, now_s).give_up(self.replays.reported(thread))
 
     def recovered(self, now_s: float) -> None:
         """If all that had to be replayed has been, tell what came of it."""
