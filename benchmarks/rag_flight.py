@@ -244,7 +244,7 @@ def _score(figure: Figure, face: FaceName, looked: Sequence[_Looked], tenants: _
         ("of the frozen shard, all: p99", "ms", _p99(there), None),
         ("of the frozen shard: longest", "ms", max(each.spent_ms for each in there), None),
         ("of the frozen shard: misses", "%", 100 - _hits(there), ALL),
-        ("of the other shards: hits", "%", _hits(others), ALL),
+        ("of the other shards: hits", "%", _hits(others), None),
         ("of the other shards: p99", "ms", _p99(others), None),
     ):
         figure.case(f"{name}, {face}", unit, goal).add(OURS, value)
