@@ -205,13 +205,6 @@ TURN_BYTES = 256 * 1024
 """What one call reads or writes in a bucket at most: its script runs for a few
 milliseconds. A single item may be larger."""
 
-NEWS_ITEMS = 1_000
-NEWS_BYTES = 1024 * 1024
-"""What one page of news may hold."""
-
-SWEEP_ITEMS = 200
-"""Expired items that are taken out by one call."""
-
 REFRESH_SHARE = 16
 REFRESH_STEP_MS = 10_000
 """An expiry that a read put off is journaled anew once it has moved on by this part of

@@ -7,14 +7,20 @@ argument is for.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
+from langgraph_valkey import limits
 from langgraph_valkey.keys import ThreadKeys
 from langgraph_valkey.link import Call, Script
-from langgraph_valkey.operations import Answer
+from langgraph_valkey.operations import Answer, Standing
 from langgraph_valkey.scripts import assemble
 
 _READS = "flags=no-writes"
+_FREES = "flags=allow-oom"
+"""What frees memory, or reads, must run when there is none left."""
+
+_ANY = ""
 
 
 def _script(name: str, flags: str, *shared: str) -> Script:
@@ -25,9 +31,190 @@ def _call(
     name: str, flags: str, keys: ThreadKeys, args: list[bytes], *shared: str, size: int = 0
 ) -> Call:
     names = keys.state, keys.index, keys.graves
-    writes = flags != _READS
     size = size or sum(map(len, args))
-    return Call(_script(name, flags, *shared), names, args, writes, size)
+    return Call(_script(name, flags, *shared), names, args, flags != _READS, size)
+
+
+# --- reading and changing items -----------------------------------------------------
+
+
+def read(keys: ThreadKeys, names: Sequence[bytes]) -> Call:
+    """Read items by their names; puts off no end. The answer is read by `read_items`."""
+    return _call("read", _READS, keys, list(names))
+
+
+def slide(keys: ThreadKeys, names: Sequence[bytes], *, told: bool) -> Call:
+    """Put off the end of items that expire.
+
+    Args:
+        keys: The bucket's keys.
+        names: Which items.
+        told: Whether the items are told, as of `read`; else their deadlines, to be read by
+            `read_deadlines`.
+    """
+    args = [b"%d" % told, *names]
+    call = _call("slide", _FREES, keys, args, "change")
+    call.patient = False  # There is `read`.
+    return call
+
+
+def turn(
+    keys: ThreadKeys,
+    entry: bytes,
+    asked: Sequence[tuple[bytes, bool]],
+    changes: Sequence[bytes],
+    standing: Standing,
+    primary: bytes,
+) -> Call:
+    """Read items and then change some, in one turn.
+
+    Args:
+        keys: The bucket's keys.
+        entry: Writer and sequence number, 16 bytes: the same when sent again.
+        asked: The names of items that are read, as they were before; and whether the end
+            of each is put off.
+        changes: Operations (`operations.put`, `operations.deletion`), each of another item.
+        standing: What the writer knows of the bucket.
+        primary: Which primary is to take it; another one answers `Status.MOVED`.
+    """
+    head = b"%b%b%b%b%b%016d" % (
+        entry,
+        standing.nonce,
+        standing.gen,
+        standing.stamp,
+        primary,
+        limits.TOMBSTONE_TTL_MS,
+    )
+    reads = b"".join(b"%d%06d%b" % (slides, len(name), name) for name, slides in asked)
+    takes_room = any(change[:1] == PUT for change in changes)
+    flags = _ANY if takes_room else _FREES
+    return _call("turn", flags, keys, [head, reads, *changes], "change")
+
+
+def read_items(answer: Answer) -> list[bytes | None]:
+    """What was read, in the order in which it was asked for, as `records.unpack` takes it."""
+    found: list[bytes | None] = answer.rest[1]
+    return found
+
+
+def read_deadlines(answer: Answer) -> list[int | None]:
+    """The deadlines that `slide` gave: 0 for never, None where there is no item."""
+    return [None if each is None else int(each) for each in answer.rest[1]]
+
+
+# --- operations -----------------------------------------------------------------------
+
+PUT, DELETION = b"P", b"D"
+_STAMPED, _BORN, _CREATED, _ENDS, _TTL, _ENTRY = (slice(at, at + 16) for at in range(1, 97, 16))
+_LENGTHS, _NAMES = 97, 109
+_UNKNOWN = b"0" * 16
+LATE, ALREADY = b"l", b"t"
+
+
+def put(
+    entry: bytes, namespace: bytes, key: bytes, body: bytes, *, born: int, ttl_ms: int
+) -> bytes:
+    """The operation that stores an item.
+
+    Args:
+        entry: Writer and sequence number of its call.
+        namespace: The name of the item's namespace.
+        key: Its key.
+        body: What `records.pack` made.
+        born: Its place in results, if it is new.
+        ttl_ms: How long it lives; 0 for ever.
+    """
+    return _operation(PUT, _UNKNOWN, born, _UNKNOWN, 0, ttl_ms, entry, namespace, key, body)
+
+
+def deletion(entry: bytes, namespace: bytes, key: bytes) -> bytes:
+    """The operation that deletes an item."""
+    return _operation(DELETION, _UNKNOWN, 0, _UNKNOWN, 0, 0, entry, namespace, key, b"")
+
+
+def stored(
+    entry: bytes, stamp: bytes, created: bytes, namespace: bytes, key: bytes, body: bytes,
+    *, born: int, deadline_ms: int, ttl_ms: int,
+) -> bytes:  # fmt: skip
+    """The operation that would store an item as it was read.
+
+    Args:
+        entry: Of its last write.
+        stamp: Of that.
+        created: The stamp of the first.
+        namespace: The name of its namespace.
+        key: Its key.
+        body: Its body.
+        born: Its place in results.
+        deadline_ms: When it expires; 0 for never.
+        ttl_ms: How long it lives from a write or a read on.
+    """
+    return _operation(PUT, stamp, born, created, deadline_ms, ttl_ms, entry, namespace, key, body)
+
+
+def _operation(
+    kind: bytes, stamp: bytes, born: int, created: bytes, deadline_ms: int, ttl_ms: int,
+    entry: bytes, namespace: bytes, key: bytes, body: bytes,
+) -> bytes:  # fmt: skip
+    return b"%b%b%016d%b%016d%016d%b%06d%06d%b%b%b" % (
+        *(kind, stamp, born, created, deadline_ms, ttl_ms, entry),
+        *(len(namespace), len(key), namespace, key, body),
+    )
+
+
+def settled(changes: list[bytes], answer: Answer) -> list[bytes]:
+    """Operations of a turn with what its acknowledgement says of them.
+
+    Those that came too late to change anything are left out.
+    """
+    return [
+        b"".join((change[:1], outcome[1:65], change[_TTL.start :]))
+        for change, outcome in zip(changes, answer.rest[2], strict=True)
+        if outcome[:1] != LATE
+    ]
+
+
+def unsettled(change: bytes, stamp: int, sent_ms: int) -> bytes:
+    """An operation that was never acknowledged, as what it may have become at the latest.
+
+    Args:
+        change: The operation; one that was settled stays as it is.
+        stamp: A stamp that it is not below.
+        sent_ms: When it was sent, on the server's clock or one like it.
+    """
+    if change[_STAMPED] != _UNKNOWN:
+        return change
+    ttl_ms = int(change[_TTL])
+    at = b"%016d" % stamp
+    ends = b"%016d" % (ttl_ms and sent_ms + ttl_ms)
+    return b"".join((change[:1], at, change[_BORN], at, ends, change[_TTL.start :]))
+
+
+def without_body(change: bytes) -> bytes:
+    """The same without what it would store: it can be asked for, and no more."""
+    end = _NAMES + int(change[_LENGTHS : _LENGTHS + 6]) + int(change[_LENGTHS + 6 : _NAMES])
+    return change[:end]
+
+
+def join(keys: ThreadKeys, primary: bytes, standing: Standing, changes: Sequence[bytes]) -> Call:
+    """Join operations, with their stamps, into what the server has of a bucket.
+
+    Args:
+        keys: The bucket's keys.
+        primary: Which primary is to take it.
+        standing: The bucket as it was when they were acknowledged; its stamp is the newest
+            one that this process knows.
+        changes: The operations.
+    """
+    head = b"%b%b%b%b%b%016d" % (
+        primary,
+        standing.nonce,
+        standing.gen,
+        standing.dead,
+        standing.stamp,
+        limits.TOMBSTONE_TTL_MS,
+    )
+    return _call("join", _FREES, keys, [head, *changes], "change")
 
 
 # --- what is new ------------------------------------------------------------------
@@ -96,12 +283,13 @@ def news(
         items_most: How many items.
     """
     args = [prefix, watermark, cursor, b"%d" % bytes_most, b"%d" % items_most]
-    return _call("news", _READS, keys, args, "items", size=bytes_most)
+    size = bytes_most if watermark == FROM_THE_START else 0
+    return _call("news", _READS, keys, args, "paging", size=size)
 
 
 def read_news(answer: Answer) -> News:
     """The page that an answer to `news` brings."""
-    server_ms, watermark, cursor, anew, found = answer.rest
+    server_ms, watermark, cursor, anew, found, *_ = answer.rest
     changes = [
         Change(namespace, kept[at], kept[at + 1])
         for namespace, kept in zip(found[::2], found[1::2], strict=True)
@@ -118,8 +306,8 @@ class Names(NamedTuple):
         gone: Names of namespaces that have none any more.
         cursor: Where the next page begins; b"" if this was the last.
         watermark: As of `News`.
-        due: Some items have expired and were not taken away yet, so that namespaces may
-            be told of which have none: send `sweep` and ask again.
+        due: How many items have expired and were not taken out yet, so that namespaces may
+            be told of which have none: send `sweep` until it leaves none, and ask again.
         anew: As of `News`.
     """
 
@@ -127,12 +315,14 @@ class Names(NamedTuple):
     gone: list[bytes]
     cursor: bytes
     watermark: bytes
-    due: bool
+    due: int
     anew: bool
 
 
 def names(keys: ThreadKeys, watermark: bytes, cursor: bytes, *, names_most: int) -> Call:
     """Ask for a page of the namespaces that are new, or gone, since a watermark.
+
+    A namespace may be told of twice, also as born and then as gone; the later one is right.
 
     Args:
         keys: The bucket's keys.
@@ -140,11 +330,36 @@ def names(keys: ThreadKeys, watermark: bytes, cursor: bytes, *, names_most: int)
         cursor: What the last page gave; b"" for the first.
         names_most: How many a page may hold.
     """
-    args = [watermark, cursor, b"%d" % names_most]
-    return _call("names", _READS, keys, args)
+    return _call("names", _READS, keys, [watermark, cursor, b"%d" % names_most], "paging")
 
 
 def read_names(answer: Answer) -> Names:
     """The page that an answer to `names` brings."""
-    watermark, cursor, due, anew, born, gone = answer.rest
-    return Names(born, gone, cursor, watermark, bool(due), bool(anew))
+    _, watermark, cursor, anew, born, gone, due = answer.rest
+    return Names(born, gone, cursor, watermark, due, bool(anew))
+
+
+def sweep(keys: ThreadKeys, items_most: int) -> Call:
+    """Take out some of what has expired; `read_left` says whether there is more."""
+    return _call("sweep", _FREES, keys, [b"%d" % items_most], "change")
+
+
+def read_left(answer: Answer) -> int:
+    """How many expired items `sweep` has left."""
+    left: int = answer.rest[0]
+    return left
+
+
+# --- the layout -------------------------------------------------------------------------
+
+
+def layout(keys: ThreadKeys, buckets: int | None = None) -> Call:
+    """Ask how many buckets the store has; its reply is that, or None.
+
+    Args:
+        keys: Those of `names.LAYOUT`.
+        buckets: The number to be kept where there is none yet.
+    """
+    flags = _READS if buckets is None else _ANY
+    args = [] if buckets is None else [b"%d" % buckets]
+    return Call(assemble(__package__, "layout", (), flags), (keys.state,), args, bool(args))
