@@ -52,6 +52,8 @@ LAYERS = [
     *("vectors", "vectors.matrix", "vectors.index", "vectors.server_index"),
     *("items", "items.names", "items.records", "items.calls"),
     *("items.filters", "items.embedding", "items.namespaces"),
+    *("items.telling", "items.mirror", "items.updating", "items.ranking", "items.walking"),
+    *("items.asking", "items.searching", "items.listing"),
     *("glide", "glide.errors", "glide.clients", "glide.exchange", "glide.scan"),
     "glide.search",
     *("glide.lanes", "glide.link"),
@@ -89,7 +91,7 @@ EDGES = {"boundary.faces", "runs.faces", "runs.home_loop", "runs.registry"}
 
 CORE = [
     *LAYERS[LAYERS.index("link") : LAYERS.index("commits.committed") + 1],
-    *(m for m in LAYERS if m.startswith(("boundary", "runs")) and m not in EDGES),
+    *(m for m in LAYERS if m.startswith(("boundary", "runs", "items")) and m not in EDGES),
 ]
 """The logic: written once for both faces, so it knows neither event loops nor GLIDE."""
 
@@ -100,6 +102,8 @@ MAY_LOCK = {
     "loss_window.window": "one saver serves many threads, and the monitor looks after it",
     "known": "one saver serves many threads, and they share what it knows",
     "boundary.acquaintance": "one saver serves many threads, and they share what it knows",
+    "items.mirror": "one store serves many threads, and they share what it has at hand",
+    "items.listing": "one store serves many threads, and they share what it has at hand",
     "runs.owner": "a heartbeat tells of it, beside the calls that begin and end attempts",
     "runs.rewinds": "the monitor tells it of failovers",
     "runs.settling": "the keeper settles what calls have left",

@@ -31,6 +31,7 @@ _COMPARISONS: Mapping[str, Callable[[float, float], bool]] = {
     "$lt": operator.lt,
     "$lte": operator.le,
 }
+_NO_NUMBER = (TypeError, ValueError, OverflowError)
 _OPERATORS = ("$eq", "$ne", *_COMPARISONS)
 
 
@@ -55,8 +56,7 @@ def compiled(given: Mapping[str, Any] | None) -> Test | None:
         )
     fields = [(name, _test(wanted)) for name, wanted in given.items()]
     if len(fields) == 1:
-        [(only, its_test)] = fields
-        return lambda value: its_test(value.get(only))
+        return _of_one_field(*fields[0], given)
 
     def matches(value: Any) -> bool:
         get = value.get
@@ -68,12 +68,19 @@ def compiled(given: Mapping[str, Any] | None) -> Test | None:
     return matches
 
 
+def _of_one_field(name: Any, test: Test, given: Mapping[str, Any]) -> Test:
+    wanted = given[name]
+    if isinstance(wanted, dict | list | tuple):
+        return lambda value: test(value.get(name))
+    return lambda value: value.get(name) == wanted  # The filter that is used most.
+
+
 def _test(wanted: Any) -> Test:
     if isinstance(wanted, dict):
         return _object(wanted)
     if isinstance(wanted, list | tuple):
         return _list([_test(each) for each in wanted])
-    return lambda value: bool(value == wanted)
+    return lambda value: value == wanted
 
 
 def _object(wanted: dict[Any, Any]) -> Test:
@@ -97,31 +104,26 @@ def _list(tests: list[Test]) -> Test:
 
 def _operation(name: Any, operand: Any) -> Test:
     if name == "$eq":
-        return lambda value: bool(value == operand)
+        return lambda value: value == operand
     if name == "$ne":
-        return lambda value: bool(value != operand)
+        return lambda value: value != operand
     compare = _COMPARISONS.get(name)
     if compare is None:
         raise ValueError(
             f"a filter has the unknown operator {name!r}: use one of {', '.join(_OPERATORS)}"
         )
-    bound = _number(operand)
-    if bound is None:
+    try:
+        bound = float(operand)
+    except _NO_NUMBER:
         raise ValueError(
             f"{name} in a filter compares numbers, and was given {type(operand).__name__} that is "
             "none: pass a number, or filter by $eq and $ne"
-        )
+        ) from None
 
     def holds(value: Any) -> bool:
-        number = _number(value)
-        return number is not None and compare(number, bound)
+        try:
+            return compare(float(value), bound)
+        except _NO_NUMBER:
+            return False
 
     return holds
-
-
-def _number(value: Any) -> float | None:
-    """A value as a number, where it is one, or text that is."""
-    try:
-        return float(value)
-    except (TypeError, ValueError, OverflowError):
-        return None

@@ -9,7 +9,7 @@ the last one, and the array doubles when it is full.
 from __future__ import annotations
 
 import threading
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from langgraph_valkey.errors import ConfigurationError
@@ -140,12 +140,15 @@ class Matrix(Generic[P]):
                 self._place[last_id] = place
             return True
 
-    def search(self, vector: Any, count: int) -> list[Found[P]]:
+    def search(
+        self, vector: Any, count: int, where: Callable[[P], bool] | None = None
+    ) -> list[Found[P]]:
         """The nearest rows, the best first; of equal ones those that stand first.
 
         Args:
             vector: What they shall be near to.
             count: How many at most.
+            where: Which rows to look at, by their payloads; all if not given.
 
         Raises:
             ValueError: The vector has another dimension, or no direction.
@@ -155,15 +158,21 @@ class Matrix(Generic[P]):
         # Under the lock: no row may change places between its score and its name.
         with self._lock:
             rows = len(self._ids)
-            if not rows or count < 1:
-                return []
             scores = self._rows[:rows] @ unit
-            if count < rows:
-                least = np.partition(scores, rows - count)[rows - count]
-                [places], [last] = np.nonzero(scores > least), np.nonzero(scores == least)
-                places = np.concatenate((places, last[: count - len(places)]))
+            if where is None:
+                allowed = np.arange(rows)
             else:
-                places = np.arange(rows)
+                chosen = np.fromiter(map(where, self._payloads), np.bool_, rows)
+                allowed = np.flatnonzero(chosen)
+            left = len(allowed)
+            if not left or count < 1:
+                return []
+            places = allowed
+            if count < left:
+                among = scores[allowed]
+                least = np.partition(among, left - count)[left - count]
+                over, last = allowed[among > least], allowed[among == least]
+                places = np.concatenate((over, last[: count - len(over)]))
             places = places[np.argsort(-scores[places], kind="stable")]
             return [
                 Found(self._ids[place], score, self._payloads[place])

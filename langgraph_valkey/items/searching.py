@@ -1,0 +1,135 @@
+"""Searching: from an operation to its results.
+
+A prefix that was searched before costs one round trip: all buckets are asked for what is
+new, side by side, and the mirror then answers. One that is new to this process is read
+whole at first, page by page; one that is too large for that is walked over (`walking`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from langgraph.store.base import SearchOp
+
+from langgraph_valkey.errors import Unreachable
+from langgraph_valkey.items import calls, names
+from langgraph_valkey.items.asking import TRIES, Buckets, ask_all
+from langgraph_valkey.items.filters import compiled
+from langgraph_valkey.items.mirror import Mirrors
+from langgraph_valkey.items.ranking import Hit, Page, Wanted, ranked
+from langgraph_valkey.items.telling import Unreadable, record_of
+from langgraph_valkey.items.updating import Update
+from langgraph_valkey.items.walking import Walk
+from langgraph_valkey.link import Link
+
+
+def wanted(search: SearchOp) -> Wanted:
+    """What a search wants, but for its query.
+
+    Raises:
+        ValueError, TypeError: Its filter can't be meant.
+    """
+    prefix = names.pack_namespace(tuple(search.namespace_prefix))
+    return Wanted(prefix, compiled(search.filter), Page(search.limit, search.offset))
+
+
+class Searcher:
+    """Answers searches, over any link.
+
+    Args:
+        buckets: What asks buckets.
+        mirrors: The process' mirrors.
+    """
+
+    def __init__(self, buckets: Buckets, mirrors: Mirrors) -> None:
+        self._buckets = buckets
+        self._mirrors = mirrors
+
+    async def search(self, link: Link, searches: Sequence[Wanted]) -> list[list[Hit]]:
+        """Answer some searches.
+
+        Args:
+            link: Over which to ask.
+            searches: What is wanted.
+
+        Returns:
+            The hits of each. Their records are shared: read values by `Record.read_value`.
+
+        Raises:
+            CorruptState: An item beneath a prefix can't be read.
+            Unreachable: A bucket kept changing its primary.
+        """
+        found: dict[int, list[Hit]] = {}
+        try:
+            for _ in range(TRIES):
+                left = [at for at in range(len(searches)) if at not in found]
+                if not left:
+                    break
+                found.update(await self._search(link, {at: searches[at] for at in left}))
+        except Unreadable as damage:
+            raise self._buckets.corrupt(damage.name, damage) from damage
+        if len(found) < len(searches):
+            raise Unreachable("the store's buckets kept changing under this search: call again")
+        return [found[at] for at in range(len(searches))]
+
+    async def _search(self, link: Link, searches: Mapping[int, Wanted]) -> dict[int, list[Hit]]:
+        """Answer those searches that can be, at the first go."""
+        prefixes = dict.fromkeys(search.prefix for search in searches.values())
+        updates = self.updates(link, prefixes)
+        await self._bring_up(link, updates)
+        found = {}
+        for at, search in searches.items():
+            update = updates.get(search.prefix)
+            if update is None:
+                found[at] = await self._walk(link, search)
+                continue
+            # At once: nobody may change a bucket between the look and the answer.
+            with update.mirror.lock:
+                if update.mirror.reaches(update.seen):
+                    found[at] = ranked(update.mirror, search)
+        self._mirrors.make_room()
+        return found
+
+    async def _walk(self, link: Link, search: Wanted) -> list[Hit]:
+        buckets = self._buckets
+        walk = Walk(buckets.codec, buckets.keys, search, self._mirrors.dimension)
+        await ask_all(buckets, link, [walk])
+        return walk.hits()
+
+    def updates(self, link: Link, prefixes: Iterable[bytes]) -> dict[bytes, Update]:
+        """Updates of the mirrors that some prefixes have; not of those that are too large."""
+        now_s, buckets = link.now(), self._buckets
+        return {
+            prefix: Update(self._mirrors, buckets.codec, buckets.keys, prefix)
+            for prefix in prefixes
+            if not self._mirrors.is_large(prefix, now_s)
+        }
+
+    async def _bring_up(self, link: Link, updates: dict[bytes, Update]) -> None:
+        """Do updates, side by side; those that can't be done are taken out."""
+        await ask_all(self._buckets, link, updates.values())
+        for prefix, update in tuple(updates.items()):
+            if update.is_too_large:
+                self._mirrors.too_large(prefix, link.now())
+                del updates[prefix]
+        await self._settle(link, updates)
+
+    async def _settle(self, link: Link, updates: Mapping[bytes, Update]) -> None:
+        """Ask for what looks expired: it may have been given more time by a read."""
+        asked = [
+            (update.mirror, bucket, rows)
+            for update in updates.values()
+            for bucket, rows in update.mirror.overdue().items()
+        ]
+        if not asked:
+            return
+        keys = self._buckets.keys
+        reads = [
+            (bucket, calls.read(keys[bucket], [names.item_name(*row.name) for row in rows]))
+            for _, bucket, rows in asked
+        ]
+        answers = await self._buckets.read(link, reads)
+        for (mirror, bucket, rows), answer in zip(asked, answers, strict=True):
+            for row, raw in zip(rows, calls.read_items(answer), strict=True):
+                record = None if raw is None else record_of(self._buckets.codec, row.name, raw)
+                mirror.settle(bucket, row, record)
