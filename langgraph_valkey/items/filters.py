@@ -18,11 +18,26 @@ comparisons compare numbers: what is missing or no number matches none of them, 
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any, NamedTuple
 
 Test = Callable[[Any], bool]
 """Whether a value is as wanted."""
+
+
+class Filter(NamedTuple):
+    """A filter that was read.
+
+    Attributes:
+        matches: Whether an item's value, a dict, matches.
+        equal: Fields that have to be equal to a plain value, and that.
+    """
+
+    matches: Test
+    equal: tuple[tuple[str, Hashable], ...]
+
+
+_PLAIN = (str, int, float, bool, bytes, type(None))
 
 _SIGN = "$"
 _COMPARISONS: Mapping[str, Callable[[float, float], bool]] = {
@@ -35,14 +50,14 @@ _NO_NUMBER = (TypeError, ValueError, OverflowError)
 _OPERATORS = ("$eq", "$ne", *_COMPARISONS)
 
 
-def compiled(given: Mapping[str, Any] | None) -> Test | None:
-    """The test that a filter stands for.
+def compiled(given: Mapping[str, Any] | None) -> Filter | None:
+    """Read a filter.
 
     Args:
         given: As of `BaseStore.search`.
 
     Returns:
-        Whether a value, a dict, matches; None if all do.
+        The filter; None if everything matches.
 
     Raises:
         ValueError: It has an operator that is not known, or compares with what is no number.
@@ -54,9 +69,15 @@ def compiled(given: Mapping[str, Any] | None) -> Test | None:
         raise TypeError(
             f"a filter must be a dict of fields and what they must be, not {type(given).__name__}"
         )
+    equal = tuple(
+        (name, plain)
+        for name, wanted in given.items()
+        for plain in [wanted.get("$eq", ...) if isinstance(wanted, dict) else wanted]
+        if isinstance(plain, _PLAIN)
+    )
     fields = [(name, _test(wanted)) for name, wanted in given.items()]
     if len(fields) == 1:
-        return _of_one_field(*fields[0], given)
+        return Filter(_of_one_field(*fields[0], given), equal)
 
     def matches(value: Any) -> bool:
         get = value.get
@@ -65,7 +86,7 @@ def compiled(given: Mapping[str, Any] | None) -> Test | None:
                 return False
         return True
 
-    return matches
+    return Filter(matches, equal)
 
 
 def _of_one_field(name: Any, test: Test, given: Mapping[str, Any]) -> Test:

@@ -19,11 +19,13 @@ import heapq
 import threading
 from bisect import bisect_left, insort
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from operator import attrgetter
 from typing import Any, NamedTuple
 
 from langgraph_valkey.fork import renew_after_fork
+from langgraph_valkey.items.fields import Fields
+from langgraph_valkey.items.filters import Filter
 from langgraph_valkey.items.records import Record
 from langgraph_valkey.items.telling import NOWHERE, Basis, Name, Unreadable
 from langgraph_valkey.stored.codec import Damaged
@@ -157,6 +159,7 @@ class Mirror:
         self._parts: dict[str, _Part] = {}
         self._births: dict[bytes, int] = {}
         self._unread: dict[Name, Row] = {}
+        self._fields = Fields()
         self._row_bytes = 0
 
     def __len__(self) -> int:
@@ -221,6 +224,19 @@ class Mirror:
                 record.namespace_born = row.record.namespace_born
             self._change(part, {row.name: record})
 
+    def matching(self, wanted: Filter | None) -> Iterator[Row]:
+        """The rows that match a filter, in their order; all without one.
+
+        Raises:
+            Unreadable: The value of one can't be read.
+        """
+        if wanted is None:
+            return iter(self.rows)
+        self.read_values()
+        matches = wanted.matches
+        some = self._fields.fewest(self.rows, wanted.equal)
+        return (row for row in some if matches(row.value))
+
     def read_values(self) -> None:
         """Read the values of all rows, for a filter.
 
@@ -234,6 +250,7 @@ class Mirror:
             except Damaged as damage:
                 raise Unreadable(name, damage) from damage
             del self._unread[name]
+            self._fields.enter(row)
 
     # --- changing rows ---------------------------------------------------------------
 
@@ -270,7 +287,8 @@ class Mirror:
                     self.flat[row.name] = row
 
     def _leave(self, row: Row) -> None:
-        self._unread.pop(row.name, None)
+        if self._unread.pop(row.name, None) is None:
+            self._fields.leave(row)
         self._row_bytes -= row.size
         self.flat.pop(row.name, None)
         if self.matrix is not None:
@@ -293,6 +311,7 @@ class Mirror:
         return bool(moved)
 
     def _sort(self) -> None:
+        self._fields.clear()
         self.rows = sorted(self._all(), key=_by_order)
         self._births = {row.name[0]: row.record.namespace_born for row in self.rows}
 

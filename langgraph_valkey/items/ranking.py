@@ -13,11 +13,11 @@ So what is equal counts as equal, wherever it stands in the matrix.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
-from langgraph_valkey.items.filters import Test
+from langgraph_valkey.items.filters import Filter
 from langgraph_valkey.items.mirror import Mirror, Row
 from langgraph_valkey.items.records import Record
 from langgraph_valkey.items.telling import Name
@@ -72,13 +72,13 @@ class Wanted(NamedTuple):
 
     Attributes:
         prefix: The name of the prefix.
-        test: The filter; None for all.
+        filter: Which items; None for all.
         page: Which results.
         query: What they shall be like, embedded as the items are; None without a query.
     """
 
     prefix: bytes
-    test: Test | None
+    filter: Filter | None
     page: Page
     query: Vector | None = None
 
@@ -115,15 +115,17 @@ def ranked(mirror: Mirror, wanted: Wanted) -> list[Hit]:
     Raises:
         Unreadable: A value that the filter looks at can't be read.
     """
-    test, page, query = wanted.test, wanted.page, wanted.query
+    page, query = wanted.page, wanted.query
     if query is None:
-        return [Hit(row.record) for row in page.of(_matching(mirror, test))]
-    if test is not None and min(page) >= 0:
-        # Most filters let some of the best pass, and then the others need not be looked at.
-        best = _best_of_few(mirror, test, query, page.end)
-        if len(best) >= page.end:
-            return paged(best, (), page)
-    chosen = None if test is None else set(_matching(mirror, test))
+        return [Hit(row.record) for row in page.of(mirror.matching(wanted.filter))]
+    chosen = None
+    if wanted.filter is not None:
+        if min(page) >= 0:
+            # Most let some of the best pass, and then the others need not be looked at.
+            best = _best_of_few(mirror, wanted.filter, query, page.end)
+            if len(best) >= page.end:
+                return paged(best, (), page)
+        chosen = set(mirror.matching(wanted.filter))
     bare = (row for row in mirror.rows if not row.paths and (chosen is None or row in chosen))
     return paged(_best(mirror, chosen, query, page.end), bare, page)
 
@@ -144,23 +146,15 @@ def paged(scored: Iterable[tuple[float, Ranked]], bare: Iterable[Ranked], page: 
     return hits
 
 
-def _matching(mirror: Mirror, test: Test | None) -> Iterator[Row]:
-    """Rows that match, in their order."""
-    if test is None:
-        return iter(mirror.rows)
-    mirror.read_values()
-    return (row for row in mirror.rows if test(row.value))
-
-
-def _best_of_few(mirror: Mirror, test: Test, query: Vector, count: int) -> list[_Scored]:
+def _best_of_few(mirror: Mirror, wanted: Filter, query: Vector, count: int) -> list[_Scored]:
     """Rows that match among the best of all, with their scores."""
     few = FEW_TIMES * count + SPARE
     if mirror.matrix is None or few >= len(mirror.matrix) or not query.any():
         return []
     mirror.read_values()
     found = mirror.matrix.search(query, few)
-    flat = [row for row in mirror.flat.values() if test(row.value)]
-    matching = [each for each in found if test(each.payload.value)]
+    flat = [row for row in mirror.flat.values() if wanted.matches(row.value)]
+    matching = [each for each in found if wanted.matches(each.payload.value)]
     return _scored(query, matching, flat, found[-1].score)
 
 

@@ -8,6 +8,7 @@ whole at first, page by page; one that is too large for that is walked over (`wa
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 from langgraph.store.base import SearchOp
 
@@ -21,6 +22,7 @@ from langgraph_valkey.items.telling import Unreadable, record_of
 from langgraph_valkey.items.updating import Update
 from langgraph_valkey.items.walking import Walk
 from langgraph_valkey.link import Link
+from langgraph_valkey.operations import Answer
 
 
 def wanted(search: SearchOp) -> Wanted:
@@ -31,6 +33,18 @@ def wanted(search: SearchOp) -> Wanted:
     """
     prefix = names.pack_namespace(tuple(search.namespace_prefix))
     return Wanted(prefix, compiled(search.filter), Page(search.limit, search.offset))
+
+
+class Found(NamedTuple):
+    """What a search found.
+
+    Attributes:
+        hits: The results. Their records are shared: read values by `Record.read_value`.
+        heard: The last answer of each bucket: which primary told of them, and its standing.
+    """
+
+    hits: list[Hit]
+    heard: Mapping[str, Answer]
 
 
 class Searcher:
@@ -45,21 +59,18 @@ class Searcher:
         self._buckets = buckets
         self._mirrors = mirrors
 
-    async def search(self, link: Link, searches: Sequence[Wanted]) -> list[list[Hit]]:
+    async def search(self, link: Link, searches: Sequence[Wanted]) -> list[Found]:
         """Answer some searches.
 
         Args:
             link: Over which to ask.
             searches: What is wanted.
 
-        Returns:
-            The hits of each. Their records are shared: read values by `Record.read_value`.
-
         Raises:
             CorruptState: An item beneath a prefix can't be read.
             Unreachable: A bucket kept changing its primary.
         """
-        found: dict[int, list[Hit]] = {}
+        found: dict[int, Found] = {}
         try:
             for _ in range(TRIES):
                 left = [at for at in range(len(searches)) if at not in found]
@@ -72,7 +83,7 @@ class Searcher:
             raise Unreachable("the store's buckets kept changing under this search: call again")
         return [found[at] for at in range(len(searches))]
 
-    async def _search(self, link: Link, searches: Mapping[int, Wanted]) -> dict[int, list[Hit]]:
+    async def _search(self, link: Link, searches: Mapping[int, Wanted]) -> dict[int, Found]:
         """Answer those searches that can be, at the first go."""
         prefixes = dict.fromkeys(search.prefix for search in searches.values())
         updates = self.updates(link, prefixes)
@@ -86,15 +97,15 @@ class Searcher:
             # At once: nobody may change a bucket between the look and the answer.
             with update.mirror.lock:
                 if update.mirror.reaches(update.seen):
-                    found[at] = ranked(update.mirror, search)
+                    found[at] = Found(ranked(update.mirror, search), update.heard)
         self._mirrors.make_room()
         return found
 
-    async def _walk(self, link: Link, search: Wanted) -> list[Hit]:
+    async def _walk(self, link: Link, search: Wanted) -> Found:
         buckets = self._buckets
         walk = Walk(buckets.codec, buckets.keys, search, self._mirrors.dimension)
         await ask_all(buckets, link, [walk])
-        return walk.hits()
+        return Found(walk.hits(), walk.heard)
 
     def updates(self, link: Link, prefixes: Iterable[bytes]) -> dict[bytes, Update]:
         """Updates of the mirrors that some prefixes have; not of those that are too large."""

@@ -43,6 +43,7 @@ class Update:
     Attributes:
         mirror: Which is brought up to date.
         seen: Up to where each bucket was asked: the mirror must reach that.
+        heard: The last answer of each bucket.
         is_too_large: Whether there is no room for all that is there. It can't be done then.
     """
 
@@ -55,6 +56,7 @@ class Update:
         self._prefix = prefix
         self.mirror: Mirror = mirrors.of(prefix)
         self.seen: dict[str, Basis] = {}
+        self.heard: dict[str, Answer] = {}
         self.is_too_large = False
         self._open = {bucket: self._asked(bucket) for bucket in keys}
 
@@ -88,6 +90,7 @@ class Update:
         basis, since = asked.telling.basis, asked.telling.since
         if self.mirror.learn(bucket, Changes(basis, since, asked.records, news.server_ms)):
             self.seen[bucket] = basis
+            self.heard[bucket] = answer
             del self._open[bucket]
         else:
             self._open[bucket] = self._asked(bucket)

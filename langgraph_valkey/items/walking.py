@@ -85,6 +85,9 @@ class Walk:
         keys: Of all buckets.
         wanted: The search.
         dimension: Numbers in each vector; None where nothing is embedded.
+
+    Attributes:
+        heard: The last answer of each bucket.
     """
 
     def __init__(
@@ -99,6 +102,7 @@ class Walk:
         self._dimension = dimension
         self._open = {bucket: news_of(each, wanted.prefix) for bucket, each in keys.items()}
         self._found = {bucket: _Found(wanted) for bucket in keys}
+        self.heard: dict[str, Answer] = {}
 
     def next(self) -> list[tuple[str, Call]]:
         """What to ask next, of which buckets; nothing at the end."""
@@ -117,6 +121,7 @@ class Walk:
         if news is not None:
             self._look_at(self._found[bucket], read(self._codec, news))
         if telling.is_done:
+            self.heard[bucket] = answer
             del self._open[bucket]
 
     def _look_at(self, found: _Found, page: Mapping[Name, Record | None]) -> None:
@@ -136,10 +141,10 @@ class Walk:
             found.scored.put(name, Candidate(order_of(name, record), record, score))
 
     def _matches(self, name: Name, record: Record) -> bool:
-        if self._wanted.test is None:
+        if self._wanted.filter is None:
             return True
         try:
-            return self._wanted.test(record.read_value())
+            return self._wanted.filter.matches(record.read_value())
         except Damaged as damage:
             raise Unreadable(name, damage) from damage
 
