@@ -8,7 +8,7 @@ from decimal import MAX_EMAX, MAX_PREC, MIN_EMIN, Context, Decimal
 
 from rag_cache.guards.figures import FACTORS, TIMES, UNITS, VALUES
 from rag_cache.guards.guard import Asked, Candidate
-from rag_cache.guards.words import APOSTROPHE, remembered
+from rag_cache.guards.words import remembered
 
 _RELATIVE = re.compile(
     r"\b(last|next|this|previous|same|every)[\s-]+(day|week|month|year|quarter|morning|evening)\b"
@@ -51,7 +51,7 @@ class Numbers:
 @remembered
 def quantities(question: str) -> Counter[str]:
     """The numbers, dates, times and codes of a question, each in one way of writing."""
-    text = question.casefold().replace(APOSTROPHE, "'")
+    text = question.casefold()
     found: Counter[str] = Counter()
 
     def without_code(match: re.Match[str]) -> str:
