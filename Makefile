@@ -33,10 +33,10 @@ install = $(FIND_PYTHON); \
 	$(1)/bin/python -m pip install --quiet --quiet --disable-pip-version-check --editable '.[$(2)]' && \
 	touch $(1)/.ready
 
-.PHONY: help demo test check format bench failover clean
+.PHONY: help demo demo-cli test check format bench failover clean
 
 help: ## Show the targets
-	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
 
 .venv/.ready: pyproject.toml
 	@$(call install,.venv,dev)
@@ -44,7 +44,10 @@ help: ## Show the targets
 .bench-venv/.ready: pyproject.toml
 	@$(call install,.bench-venv,bench)
 
-demo: .venv/.ready ## Watch an agent that outlives its process and its server (ARGS="--interactive")
+demo: .venv/.ready ## Chat with an agent on a page, and break its cluster (PORT=8000 AGENT_MODEL=openai:...)
+	@$(RUN) examples.agent_app $(ARGS)
+
+demo-cli: .venv/.ready ## The same without a browser: a tour in the terminal (ARGS="--interactive")
 	@$(RUN) examples.agent $(ARGS)
 
 test: .venv/.ready ## Run all tests, on real servers of their own (TESTS=..., SEED=...)

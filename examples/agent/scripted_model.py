@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 from langchain_core.callbacks import CallbackManagerForLLMRun
@@ -21,13 +21,15 @@ from examples.agent.rules import next_message
 
 
 class ScriptedModel(BaseChatModel):
-    """A chat model that follows `rules`.
+    """A chat model that follows rules.
 
     Attributes:
         pause_s: How long it takes to say a word.
+        rules: Give the next message of a conversation, and call only tools that are named.
     """
 
     pause_s: float = 0.0
+    rules: Callable[[Sequence[BaseMessage], Collection[str]], AIMessage] = next_message
 
     @property
     def _llm_type(self) -> str:
@@ -50,7 +52,7 @@ class ScriptedModel(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,  # noqa: ARG002
         **kwargs: Any,
     ) -> ChatResult:
-        message = next_message(messages, _names(kwargs))
+        message = self.rules(messages, _names(kwargs))
         return ChatResult(generations=[ChatGeneration(message=message)])
 
     def _stream(
@@ -60,7 +62,7 @@ class ScriptedModel(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,  # noqa: ARG002
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
-        message = next_message(messages, _names(kwargs))
+        message = self.rules(messages, _names(kwargs))
         for word in re.findall(r"\s*\S+", message.text):
             time.sleep(self.pause_s)
             yield ChatGenerationChunk(message=AIMessageChunk(content=word))

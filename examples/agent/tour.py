@@ -220,4 +220,4 @@ def _close(options: Options, screen: Screen, *, kept: bool) -> None:
     thread = f" --thread {THREAD}" if kept else ""
     screen.line()
     screen.text(f"{told} Your turn:", style="dim")
-    screen.line(f'  make demo ARGS="--interactive{thread}"\n')
+    screen.line(f'  make demo-cli ARGS="--interactive{thread}"\n')

@@ -1,0 +1,379 @@
+"""All that stands behind the page: the lab, the agent, the books, and what was said."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import shutil
+from collections import deque
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from examples.agent_app.agent_process import AgentAwayError, AgentProcess, OutageError
+from examples.agent_app.books import Books
+from examples.agent_app.hub import Hub
+from examples.agent_app.lab import SHARDS, Lab
+from examples.agent_app.shards import LAG_BOUND_S, ShardView
+from examples.agent_app.tally import Tally
+from examples.agent_app.telling import Telling
+from examples.agent_app.timeline import Timeline
+from examples.agent_app.wire import Message
+from examples.agent_app.witness import Witness
+
+DOCUMENTS = Path(__file__).parent / "shop"
+
+LOOK_S = 0.25
+"""How often it is looked at the cluster, and at the books."""
+
+CHART_S = 60.0
+TITLE_LENGTH = 60
+TEXT_LENGTH_MAX = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What was asked for on the command line.
+
+    Attributes:
+        folder: Where database and documents go; emptied at the start.
+        model: The chat model.
+        word_s: How long the offline one takes to say a word.
+    """
+
+    folder: Path
+    model: str
+    word_s: float
+
+
+@dataclass(slots=True)
+class Request:
+    """What a customer sent, until it is known to be accepted.
+
+    Attributes:
+        ask: What the agent is asked to do.
+        about: With what.
+    """
+
+    ask: str
+    about: dict[str, Any]
+
+
+class Stage:
+    """Everything; belongs to one event loop.
+
+    Args:
+        options: What was asked for.
+
+    Attributes:
+        hub: The pages that are open.
+        timeline: What happened.
+        lab: The cluster.
+        agent: The agent's process.
+        books: The shop's database.
+        witness: What customers were told.
+        running: Conversations with a turn under way, and its run.
+        shards: How the cluster was when it was last looked at.
+        health: What the agent last told of itself.
+        is_recovered: Whether the agent that lives now has found nothing left to do.
+    """
+
+    def __init__(self, options: Options) -> None:
+        self.hub = Hub()
+        self.timeline = Timeline(self.hub)
+        self.lab = Lab()
+        self.witness = Witness()
+        self.running: dict[str, str] = {}
+        self.shards: list[ShardView] = []
+        self.health: dict[str, Any] = {}
+        self.is_recovered = False
+        self._options = options
+        self._folder = options.folder.resolve()
+        self._tally = Tally()
+        self._telling = Telling(self)
+        self._lags: list[deque[float]] = [
+            deque(maxlen=round(CHART_S / LOOK_S)) for _ in range(SHARDS)
+        ]
+        self._unaccepted: dict[str, Request] = {}
+        self._ledger: dict[str, Any] = {}
+        self._looking: asyncio.Task[None] | None = None
+        self._later: set[asyncio.Task[None]] = set()
+        self.books: Books
+        self.agent: AgentProcess
+
+    # --- life -------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Start everything, from nothing."""
+        await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
+        shutil.copytree(DOCUMENTS, self._folder / "documents")
+        self.books = Books(self._folder / "shop.db")
+        await asyncio.to_thread(self.books.open_shop)
+        await asyncio.to_thread(self.lab.start)
+        place = {
+            "url": self.lab.cluster.url,
+            "cache_url": self.lab.cache.url,
+            "folder": str(self._folder),
+            "lag_bound_s": LAG_BOUND_S,
+            "replay": True,
+            "model": self._options.model,
+            "word_s": self._options.word_s,
+        }
+        self.agent = AgentProcess(place, self._heard)
+        self.agent.start()
+        await self._look()
+        self._looking = asyncio.create_task(self._look_on())
+        await self.agent.wait_up()
+
+    async def stop(self) -> None:
+        """End everything."""
+        for task in (self._looking, *self._later):
+            if task is not None:
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
+        await self.agent.stop()
+        await asyncio.to_thread(self.lab.stop)
+        self.books.close()
+
+    def soon(self, work: Any) -> None:
+        """Have something done beside this."""
+        task = asyncio.create_task(work)
+        self._later.add(task)
+        task.add_done_callback(self._later.discard)
+
+    # --- the page's questions -----------------------------------------------------------
+
+    async def state(self) -> dict[str, Any]:
+        """All that a page needs to begin."""
+        return {
+            "threads": await self.threads(),
+            "cluster": self._cluster(),
+            "lags": [list(lags) for lags in self._lags],
+            "look_s": LOOK_S,
+            "lag_bound_s": LAG_BOUND_S,
+            "agent": self.agent_told(),
+            "cache": self._tally.total,
+            "ledger": self._ledger,
+            "documents": self.documents(),
+            "timeline": self.timeline.entries,
+            "model": self._options.model,
+        }
+
+    async def threads(self) -> list[dict[str, Any]]:
+        """All conversations, the newest first."""
+        found = await asyncio.to_thread(self.books.conversations)
+        return [
+            {
+                **each,
+                "shard": self.lab.shard_of(each["thread"]),
+                "running": each["thread"] in self.running,
+            }
+            for each in found
+        ]
+
+    async def thread(self, thread: str) -> dict[str, Any]:
+        """A conversation, as the store has it.
+
+        Raises:
+            AgentAwayError, OutageError: It can't be read now.
+        """
+        found: dict[str, Any] = await self.agent.ask("thread", {"thread": thread})
+        running = self.running.get(thread)
+        return {**found, "running": running, "shard": self.lab.shard_of(thread)}
+
+    async def history(self, thread: str) -> list[dict[str, Any]]:
+        """Its checkpoints; raises as `thread`."""
+        found: list[dict[str, Any]] = await self.agent.ask("history", {"thread": thread})
+        return found
+
+    def documents(self) -> list[str]:
+        """Names of the shop's help pages."""
+        return sorted(each.name for each in (self._folder / "documents").glob("*.md"))
+
+    def document(self, name: str) -> str:
+        """A help page.
+
+        Raises:
+            KeyError: There is none of this name.
+        """
+        return self._page(name).read_text("utf-8")
+
+    def _page(self, name: str) -> Path:
+        if name not in self.documents():
+            raise KeyError(name)
+        return self._folder / "documents" / name
+
+    def agent_told(self) -> dict[str, Any]:
+        """How the agent's process is."""
+        return {
+            "pid": self.agent.pid,
+            "up": self.agent.pid is not None,
+            "replay": self.agent.place["replay"],
+            "lives": self.agent.lives,
+            "recovered": self.is_recovered,
+            "trouble": self.agent.trouble,
+        }
+
+    # --- what customers do --------------------------------------------------------------
+
+    async def say(self, thread: str, text: str) -> str:
+        """Say something; returns the run's id.
+
+        Raises:
+            AgentAwayError, OutageError: Nobody took it.
+        """
+        run = f"turn-{secrets.token_hex(4)}"
+        await asyncio.to_thread(self.books.note_conversation, thread, text[:TITLE_LENGTH])
+        self.witness.said(thread, run, text)
+        await self._send(run, Request("say", {"thread": thread, "run": run, "text": text}))
+        return run
+
+    async def decide(self, thread: str, question: str, *, approve: bool) -> str:
+        """Approve or decline what was asked; twice is once. Raises as `say`."""
+        run = f"word-{question}"
+        about = {"thread": thread, "run": run, "question": question, "approved": approve}
+        await self._send(run, Request("decide", about))
+        return run
+
+    async def travel(self, thread: str, checkpoint: str) -> dict[str, Any]:
+        """Go on from an earlier checkpoint, on a branch; raises as `say`."""
+        run = f"branch-{secrets.token_hex(4)}"
+        about = {"thread": thread, "run": run, "checkpoint": checkpoint}
+        went: dict[str, Any] = await self.agent.ask("travel", about)
+        found = await self.agent.ask("thread", {"thread": thread})
+        self.witness.travelled(thread, found["turns"])
+        self.hub.tell("refresh", {"thread": thread})
+        return {**went, "run": run}
+
+    async def edit(self, name: str, text: str) -> str:
+        """Edit a help page; returns its new version.
+
+        Raises:
+            KeyError: There is none of this name.
+            AgentAwayError, OutageError: It is edited, and the cache could not be told yet.
+        """
+        page = self._page(name)
+        draft = page.with_suffix(".draft")
+        draft.write_text(text, "utf-8")
+        draft.replace(page)
+        versions: dict[str, str] = await self.agent.ask("read_again")
+        self.timeline.add(
+            "edited",
+            f"{name} was edited",
+            f"Its version is {versions[name]} now. Cached answers that were made from another "
+            "one are never served again.",
+            version=versions[name],
+        )
+        return versions[name]
+
+    async def keep_by(self, *, replay: bool) -> None:
+        """Have the agent keep its threads by this package, or plainly: it is started anew."""
+        if self.agent.place["replay"] == replay:
+            return
+        self.agent.place["replay"] = replay
+        self._telling.switched(replay=replay)
+        await self.agent.stop()
+        self.agent.start()
+        await self.agent.wait_up()
+
+    async def _send(self, run: str, request: Request) -> None:
+        """Have the agent take a request; until it is accepted it is sent to each new life."""
+        if self.agent.place["replay"]:
+            self._unaccepted[run] = request
+        await self.agent.ask(request.ask, request.about)
+
+    async def _send_again(self) -> None:
+        for request in list(self._unaccepted.values()):
+            with suppress(AgentAwayError, OutageError, ValueError):
+                await self.agent.ask(request.ask, request.about)
+
+    # --- what the agent tells -------------------------------------------------------------
+
+    def _heard(self, message: Message) -> None:
+        kind = message.pop("event")
+        match kind:
+            case "token" | "message":
+                self.hub.tell(kind, message)
+            case "run":
+                self._heard_of_run(message)
+            case "health":
+                self.health = message
+                if self._tally.counted(message["cache"]):
+                    self._telling.counted(self._tally.total)
+                    self.hub.tell("cache", self._tally.total)
+            case "rewound":
+                self._telling.rewound(message)
+                self.hub.tell("refresh", {})
+            case "recovery":
+                self.is_recovered = not message.get("busy", True) and not message.get("failed")
+                self._telling.recovery(message)
+                self._tell_agent()
+                if message.get("rerun"):
+                    self.hub.tell("refresh", {})
+            case "up":
+                self._telling.up(message)
+                self._tell_agent()
+                if message["replays"]:
+                    self.soon(self._send_again())
+            case "down" | "unable":
+                self._heard_of_end()
+
+    def _heard_of_run(self, message: Message) -> None:
+        thread, run, state = message["thread"], message["run"], message["state"]
+        if state != "started":
+            self._unaccepted.pop(run, None)
+        if state in ("started", "accepted", "again"):
+            self.running[thread] = run
+        if state in ("accepted", "again"):
+            self.witness.accepted(thread, run)
+        if state in ("answered", "waiting", "failed", "left"):
+            self.running.pop(thread, None)
+        if state == "answered":
+            self.witness.answered(thread, run)
+        self._telling.run(message)
+        self.hub.tell("run", message)
+
+    def _heard_of_end(self) -> None:
+        self.is_recovered = False
+        self.running.clear()
+        self._tally.ended()
+        self.health = {}
+        self._tell_agent()
+
+    def _tell_agent(self) -> None:
+        self.hub.tell("agent", self.agent_told())
+
+    # --- looking on -----------------------------------------------------------------------
+
+    async def _look_on(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_S)
+            await self._look()
+
+    async def _look(self) -> None:
+        self.shards = await asyncio.to_thread(self.lab.look)
+        for lags, shard in zip(self._lags, self.shards, strict=True):
+            lags.append(round(shard.lag_s, 3))
+        self._telling.looked(self.shards)
+        self.hub.tell("cluster", self._cluster())
+        ledger = await asyncio.to_thread(self.books.ledger)
+        if ledger != self._ledger:
+            self._ledger = ledger
+            self._telling.books(ledger)
+            self.hub.tell("ledger", ledger)
+
+    @property
+    def ledger(self) -> dict[str, Any]:
+        """The books, as they were when they were last looked at."""
+        return self._ledger
+
+    def _cluster(self) -> dict[str, Any]:
+        known = self.health.get("shards", {})
+        return {
+            "shards": [{**each.told(), **known.get(each.identity, {})} for each in self.shards],
+            "journal_bytes": self.health.get("journal_bytes"),
+            "journal_entries": self.health.get("journal_entries"),
+            "recoveries": self.health.get("recoveries"),
+        }
