@@ -170,12 +170,6 @@ class Mirror:
         """About how many bytes all of it takes."""
         return self._row_bytes + (self.matrix.nbytes if self.matrix is not None else 0)
 
-    def share_of(self, buckets: Iterable[str]) -> tuple[int, int]:
-        """How many items of some buckets it holds, and about how many bytes they take."""
-        parts = self._parts
-        rows = sum(len(parts[bucket].rows) for bucket in buckets if bucket in parts)
-        return rows, self.nbytes * rows // max(1, len(self.rows))
-
     def basis(self, bucket: str) -> Basis:
         """Of whom a bucket's part was told, and up to when."""
         part = self._parts.get(bucket)

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from langgraph_valkey.items.calls import News
 from langgraph_valkey.items.mirror import Changes, Mirror, Mirrors
 from langgraph_valkey.items.records import Record
-from langgraph_valkey.items.telling import NOWHERE, Basis, Name, Telling, news_of, read
+from langgraph_valkey.items.telling import Basis, Name, Telling, news_of, read
 from langgraph_valkey.keys import ThreadKeys
 from langgraph_valkey.link import Call
 from langgraph_valkey.operations import Answer
@@ -92,13 +92,18 @@ class Update:
             self.seen[bucket] = basis
             self.heard[bucket] = answer
             del self._open[bucket]
+            if asked.records:
+                self._look_for_room()
         else:
             self._open[bucket] = self._asked(bucket)
 
     def _look_for_room(self) -> None:
+        """See that neither what is held nor what is on its way is too much.
+
+        Not both together: what is told anew, or changed, takes the place of what is held.
+        """
         told = self._open.values()
         rows = sum(len(asked.records) for asked in told)
         nbytes = sum(asked.nbytes for asked in told)
-        anew = {bucket for bucket, asked in self._open.items() if asked.telling.since == NOWHERE}
-        held, held_bytes = self.mirror.share_of(self._keys.keys() - anew)
-        self.is_too_large = not self._mirrors.has_room(rows + held, nbytes + held_bytes)
+        has_room, mirror = self._mirrors.has_room, self.mirror
+        self.is_too_large = not (has_room(rows, nbytes) and has_room(len(mirror), mirror.nbytes))
