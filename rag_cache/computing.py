@@ -68,18 +68,18 @@ class Computing:
     async def _lead(self, flight: Any, look: _Look, compute: Compute, keeping: Keeping) -> Hit:
         """Compute for all who wait, unless another process has done so."""
         asking = self._answers.asking(look.face, look.question, look.scope, look.documents)
-        entry_id, home, link = asking.entry_id, asking.home, look.face.lookups
+        home, link = asking.home, look.face.lookups
         failed = True
         try:
-            found = await self._flights.claim(flight, link, home, entry_id, look.hit)
+            found = await self._flights.claim(flight, link, home, look.hit)
             self._count_first(look, found if found is not None else look.last)
             if found is None:
                 found = await self._computed(look, compute, keeping)
             failed = False
             return found
         finally:
-            self._flights.land(entry_id, flight, failed=failed)
-            await self._flights.give_back(flight, link, home, entry_id)
+            self._flights.land(flight, failed=failed)
+            await self._flights.give_back(flight, link, home)
 
     def _count_first(self, look: _Look, found: Hit | Miss) -> None:
         """Count the lookup by its end: a hit that was waited for is one of single flight."""
