@@ -1,8 +1,8 @@
-"""LangGraph checkpoints on Valkey.
+"""LangGraph checkpoints, and memory across threads, on Valkey.
 
-`ValkeySaver` is the checkpointer; `Settings` says where the server is; `Hooks` are
-told what a failover lost and what was replayed. Servers for development and tests
-are in `langgraph_valkey.local`.
+`ValkeySaver` is the checkpointer and `ValkeyStore` the store; `Settings` says where the
+server is; `Hooks` are told what a failover lost and what was replayed. Servers for
+development and tests are in `langgraph_valkey.local`.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from langgraph_valkey.primary.records import Outgoing, Receipt
     from langgraph_valkey.saver import AsyncValkeySaver, ValkeySaver
     from langgraph_valkey.settings import Settings
+    from langgraph_valkey.store import ValkeyStore
     from langgraph_valkey.tiers.settings import TierSettings
     from langgraph_valkey.tiers.state_tiers import StateTiers
 
@@ -70,12 +71,14 @@ __all__ = [
     "TierSettings",
     "Unreachable",
     "ValkeySaver",
+    "ValkeyStore",
     "WriteRejected",
 ]
 
 _HOMES = {
     "AsyncValkeySaver": "saver",
     "ValkeySaver": "saver",
+    "ValkeyStore": "store",
     "Settings": "settings",
     "StateTiers": "tiers.state_tiers",
     "TierSettings": "tiers.settings",

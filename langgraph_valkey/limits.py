@@ -205,6 +205,10 @@ TURN_BYTES = 256 * 1024
 """What one call reads or writes in a bucket at most: its script runs for a few
 milliseconds. A single item may be larger."""
 
+MIRROR_ROWS = 100_000
+MIRROR_BYTES = 256 * 1024 * 1024
+"""What a process holds at hand of the items that it searches, in all."""
+
 REFRESH_SHARE = 16
 REFRESH_STEP_MS = 10_000
 """An expiry that a read put off is journaled anew once it has moved on by this part of

@@ -22,7 +22,7 @@ from langgraph_valkey.errors import (
 )
 from langgraph_valkey.keys import ThreadKeys
 from langgraph_valkey.known import Known
-from langgraph_valkey.link import Call, Link
+from langgraph_valkey.link import Call, Link, Reply
 from langgraph_valkey.loss_window.entries import DELETE, ITEMS, PUT, REMOVE, WRITES, Entry
 from langgraph_valkey.loss_window.recovering import replay_thread
 from langgraph_valkey.loss_window.shards import Heard
@@ -247,7 +247,9 @@ async def _ask_patiently(
         pause_s *= 2
 
 
-async def store_together(core: Asker[P], link: Link, writes: Sequence[Sent[P]]) -> list[Answer]:
+async def store_together(
+    core: Asker[P], link: Link, writes: Sequence[Sent[P]], beside: Sequence[Call] = ()
+) -> tuple[list[Answer], list[Reply]]:
     """Send writes in one go; what is not taken at once goes by itself.
 
     Those of one place arrive in their order.
@@ -256,12 +258,13 @@ async def store_together(core: Asker[P], link: Link, writes: Sequence[Sent[P]]) 
         core: The saver's, or the store's.
         link: Over which.
         writes: The writes, of one place or of several.
+        beside: What is read in the same go.
 
     Returns:
-        The acknowledgement of each.
+        The acknowledgement of each, and the replies to what is read.
     """
-    if len(writes) < 2:
-        return [await store(core, link, *each) for each in writes]
+    if len(writes) < 2 and not beside:
+        return [await store(core, link, *each) for each in writes], []
     window = core.window
     if window.is_recovering:
         for thread in dict.fromkeys(place.thread for place, _, _ in writes):
@@ -281,10 +284,10 @@ async def store_together(core: Asker[P], link: Link, writes: Sequence[Sent[P]]) 
     sent_s = link.now()
     doubtful = True
     try:
-        replies = await link.send(calls)
+        replies = await link.send([*calls, *beside])
         doubtful = False
         taken: list[Answer | None] = []
-        for (place, write, _), entry, reply in zip(writes, entries, replies, strict=True):
+        for (place, write, _), entry, reply in zip(writes, entries, replies, strict=False):
             answer, now_s = operations.read(reply), link.now()
             heard = window.heard(place.keys, answer.identity, now_s)
             if answer.status is Status.OK and heard is not Heard.FORMER:
@@ -292,10 +295,11 @@ async def store_together(core: Asker[P], link: Link, writes: Sequence[Sent[P]]) 
                 taken.append(answer)
             else:
                 taken.append(None)
-        return [
+        acknowledged = [
             answer or await store(core, link, *each)
             for answer, each in zip(taken, writes, strict=True)
         ]
+        return acknowledged, replies[len(calls) :]
     finally:
         for entry, primary in zip(entries, primaries, strict=True):
             # Those that were taken are not touched by this.

@@ -107,8 +107,10 @@ async def drain(window: LossWindow, link: Link, until_s: float, unreachable_s: f
     return True
 
 
-async def wait_durable(window: LossWindow, link: Link, thread: str, timeout_s: float) -> bool:
-    """Wait until nothing of a thread is journaled any more; whether that came."""
+async def wait_durable(
+    window: LossWindow, link: Link, thread: str | None, timeout_s: float
+) -> bool:
+    """Wait until nothing of a thread, or of all, is journaled any more; whether that came."""
     until_s = link.now() + timeout_s
     while not window.is_durable(thread):
         if link.now() >= until_s:

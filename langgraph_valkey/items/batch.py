@@ -1,0 +1,177 @@
+"""A batch of operations, sorted by what has to be asked of whom; bad input ends here.
+
+As LangGraph's InMemoryStore has it: what is read is what was there before the batch, and of
+several puts to one item the last one wins, in the place of the first.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from langgraph.store.base import (
+    GetOp,
+    InvalidNamespaceError,
+    ListNamespacesOp,
+    Op,
+    PutOp,
+    SearchOp,
+)
+
+from langgraph_valkey.items import namespaces
+from langgraph_valkey.items.names import bucket_of, item_name, pack_namespace
+from langgraph_valkey.keys import to_bytes
+
+_MS_A_MINUTE = 60_000
+_TTL_MS_MOST = 1 << 42
+"""About 139 years: a deadline beyond that does not fit beside the server's clock."""
+
+
+class Get(NamedTuple):
+    """An item to be read.
+
+    Attributes:
+        at: Its place in the batch.
+        namespace: The name of its namespace.
+        key: Its key.
+        slides: Whether its end is to be put off, if it has one.
+    """
+
+    at: int
+    namespace: bytes
+    key: bytes
+    slides: bool
+
+    @property
+    def name(self) -> bytes:
+        """The item's name."""
+        return item_name(self.namespace, self.key)
+
+
+class Put(NamedTuple):
+    """An item to be stored, or deleted.
+
+    Attributes:
+        namespace: The name of its namespace.
+        key: Its key.
+        op: As the caller gave it.
+        ttl_ms: How long it lives; 0 for ever.
+        rank: Its place among the puts of the batch.
+    """
+
+    namespace: bytes
+    key: bytes
+    op: PutOp
+    ttl_ms: int
+    rank: int = 0
+
+
+@dataclass(slots=True)
+class Batch:
+    """What a batch asks for.
+
+    Attributes:
+        size: How many operations it has.
+        gets: Items to be read, by bucket.
+        puts: Items to be stored or deleted, each once, by bucket.
+        searches: By their places in the batch.
+        listings: By their places in the batch.
+    """
+
+    size: int = 0
+    gets: dict[str, list[Get]] = field(default_factory=dict)
+    puts: dict[str, list[Put]] = field(default_factory=dict)
+    searches: dict[int, SearchOp] = field(default_factory=dict)
+    listings: dict[int, ListNamespacesOp] = field(default_factory=dict)
+
+    @property
+    def reads_what_it_changes(self) -> bool:
+        """Whether one of its puts is to an item that it reads, too."""
+        for bucket, puts in self.puts.items():
+            read = {(get.namespace, get.key) for get in self.gets.get(bucket, ())}
+            if read and any((put.namespace, put.key) in read for put in puts):
+                return True
+        return False
+
+
+def sort(ops: Iterable[Op], buckets: int) -> Batch:
+    """Sort operations by bucket.
+
+    Args:
+        ops: As `BaseStore.batch` takes them.
+        buckets: How many buckets there are.
+
+    Raises:
+        InvalidNamespaceError: A namespace is no tuple of strings.
+        TypeError, ValueError: Another part of an operation can't be meant.
+    """
+    batch = Batch()
+    puts: dict[tuple[bytes, bytes], Put] = {}
+    for at, op in enumerate(ops):
+        batch.size += 1
+        if isinstance(op, GetOp):
+            name, key = _namespace(op.namespace), _key(op.key)
+            get = Get(at, name, key, bool(op.refresh_ttl))
+            batch.gets.setdefault(bucket_of(name, buckets), []).append(get)
+        elif isinstance(op, PutOp):
+            name, key = _namespace(op.namespace), _key(op.key)
+            puts[name, key] = Put(name, key, _checked(op), _ttl_ms(op.ttl))
+        elif isinstance(op, SearchOp):
+            _namespace(op.namespace_prefix)
+            batch.searches[at] = op
+        elif isinstance(op, ListNamespacesOp):
+            for condition in op.match_conditions or ():
+                _namespace(condition.path)
+            namespaces.check(op)
+            batch.listings[at] = op
+        else:
+            raise ValueError(f"Unknown operation type: {type(op)}")  # noqa: TRY004 - as others do
+    for rank, put in enumerate(puts.values()):
+        put = put._replace(rank=rank)
+        batch.puts.setdefault(bucket_of(put.namespace, buckets), []).append(put)
+    return batch
+
+
+def _namespace(given: Any) -> bytes:
+    if not isinstance(given, tuple | list):
+        raise InvalidNamespaceError(
+            f"a namespace must be a tuple of strings, not {type(given).__name__}"
+        )
+    for label in given:
+        if not isinstance(label, str):
+            raise InvalidNamespaceError(
+                f"a label of a namespace must be a string, not {type(label).__name__}"
+            )
+    return pack_namespace(tuple(given))
+
+
+def _key(given: Any) -> bytes:
+    if not isinstance(given, str):
+        raise TypeError(f"a key must be a string, not {type(given).__name__}")
+    return to_bytes(given)
+
+
+def _checked(op: PutOp) -> PutOp:
+    value, index = op.value, op.index
+    if value is not None:
+        if not isinstance(value, Mapping):
+            raise TypeError(f"a value must be a dict, not {type(value).__name__}")
+        if not all(isinstance(name, str) for name in value):
+            raise TypeError("a value must have strings as the names of its fields")
+    if index is None or index is False:
+        return op
+    if not isinstance(index, list | tuple) or not all(isinstance(path, str) for path in index):
+        raise TypeError("index must be None, False, or a list of paths")
+    return op
+
+
+def _ttl_ms(ttl: Any) -> int:
+    if ttl is None:
+        return 0
+    if isinstance(ttl, bool) or not isinstance(ttl, int | float):
+        raise TypeError(f"ttl must be a number of minutes, not {type(ttl).__name__}")
+    if not math.isfinite(ttl) or not 0 < ttl * _MS_A_MINUTE <= _TTL_MS_MOST:
+        raise ValueError(f"ttl must be more than 0 minutes, and at most 139 years, not {ttl:g}")
+    return max(1, round(ttl * _MS_A_MINUTE))
