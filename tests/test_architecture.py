@@ -88,8 +88,8 @@ LAYERS = [
 ]
 """Every module of `langgraph_valkey`; each may import only what stands before it."""
 
-EDGES = {"boundary.faces", "runs.faces", "runs.home_loop", "runs.registry"}
-"""Where boundary and runs meet event loops and threads."""
+EDGES = {"boundary.faces", "runs.faces", "runs.home_loop", "runs.registry", "items.embedding"}
+"""Where boundary, runs and items meet event loops and threads."""
 
 CORE = [
     *LAYERS[LAYERS.index("link") : LAYERS.index("commits.committed") + 1],

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
+import anyio
 from langchain_core.embeddings import Embeddings
 from langgraph.store.base import IndexConfig, PutOp
 from langgraph.store.base.embed import ensure_embeddings, get_text_at_path, tokenize_path
@@ -36,8 +37,8 @@ class Face(Protocol):
         """Embed texts that are to be found."""
         ...
 
-    async def query(self, text: str) -> Sequence[float]:
-        """Embed a text by which to find."""
+    async def queries(self, texts: list[str]) -> Sequence[Sequence[float]]:
+        """Embed texts by which to find."""
         ...
 
 
@@ -114,7 +115,9 @@ class Indexing:
         Raises:
             ValueError: The embedder gave a vector of another dimension.
         """
-        return {text: self.vector(await face.query(text)) for text in dict.fromkeys(queries)}
+        texts = list(dict.fromkeys(queries))
+        made = await face.queries(texts) if texts else ()
+        return dict(zip(texts, map(self.vector, made), strict=True))
 
     def vector(self, numbers: Any) -> Vector:
         """A vector of the embedder's, checked.
@@ -159,16 +162,31 @@ class _Blocking:
     async def documents(self, texts: list[str]) -> Sequence[Sequence[float]]:
         return self._embeddings.embed_documents(texts)
 
-    async def query(self, text: str) -> Sequence[float]:
-        return self._embeddings.embed_query(text)
+    async def queries(self, texts: list[str]) -> Sequence[Sequence[float]]:
+        return [self._embeddings.embed_query(text) for text in texts]
 
 
 class _Looping:
+    """The async face: queries are embedded side by side."""
+
     def __init__(self, embeddings: Embeddings) -> None:
         self._embeddings = embeddings
 
     async def documents(self, texts: list[str]) -> Sequence[Sequence[float]]:
         return await self._embeddings.aembed_documents(texts)
 
-    async def query(self, text: str) -> Sequence[float]:
-        return await self._embeddings.aembed_query(text)
+    async def queries(self, texts: list[str]) -> Sequence[Sequence[float]]:
+        if len(texts) == 1:
+            return [await self._embeddings.aembed_query(texts[0])]
+        found: dict[str, Sequence[float]] = {}
+
+        async def embed(text: str) -> None:
+            found[text] = await self._embeddings.aembed_query(text)
+
+        try:
+            async with anyio.create_task_group() as group:
+                for text in texts:
+                    group.start_soon(embed, text)
+        except* Exception as failures:
+            raise failures.exceptions[0] from failures.exceptions[0].__cause__
+        return [found[text] for text in texts]

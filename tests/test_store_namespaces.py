@@ -1,0 +1,174 @@
+"""Listing namespaces, beside InMemoryStore; and what the index config makes of values."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from langgraph.store.base import ListNamespacesOp, MatchCondition, PutOp
+from langgraph.store.memory import InMemoryStore
+
+from langgraph_valkey.errors import ConfigurationError
+from langgraph_valkey.items.embedding import Indexing
+from langgraph_valkey.items.names import pack_namespace
+from langgraph_valkey.items.namespaces import check, listed
+from langgraph_valkey.link import finish
+from tests.store_oracle import DIMENSION, Counting
+
+LABELS = st.sampled_from(["a", "b", "c", "*", "\0", "\x01", "é"])
+NAMESPACES = st.lists(LABELS, min_size=1, max_size=4).map(tuple)
+CONDITIONS = st.builds(
+    MatchCondition, st.sampled_from(["prefix", "suffix"]), st.lists(LABELS, max_size=4).map(tuple)
+)
+LISTINGS = st.builds(
+    ListNamespacesOp,
+    match_conditions=st.none() | st.lists(CONDITIONS, max_size=3).map(tuple),
+    max_depth=st.none() | st.integers(-1, 4),
+    limit=st.integers(-2, 9),
+    offset=st.integers(-2, 5),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(namespaces=st.sets(NAMESPACES, max_size=20), wanted=LISTINGS)
+def test_namespaces_are_listed_as_in_memory(
+    namespaces: set[tuple[str, ...]], wanted: ListNamespacesOp
+) -> None:
+    oracle = InMemoryStore()
+    for namespace in namespaces:
+        oracle.batch([PutOp(namespace, "k", {})])
+    check(wanted)
+    assert [listed(sorted(namespaces), wanted)] == oracle.batch([wanted])
+
+
+@given(namespaces=st.lists(NAMESPACES, max_size=9))
+def test_names_sort_as_namespaces_do(namespaces: list[tuple[str, ...]]) -> None:
+    assert sorted(namespaces) == sorted(namespaces, key=pack_namespace)
+
+
+def test_a_match_by_something_else_is_refused() -> None:
+    condition = MatchCondition("infix", ("a",))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="can't be matched by 'infix': use prefix or suffix"):
+        check(ListNamespacesOp((condition,)))
+
+
+# --- embedding -------------------------------------------------------------------------
+
+
+def indexing(**given: Any) -> Indexing:
+    config: Any = {"dims": DIMENSION, "embed": Counting(), **given}
+    return Indexing(config)
+
+
+def vector(*numbers: float) -> bytes:
+    return np.array(numbers, "<f4").tobytes()
+
+
+VALUE = {"t": "red", "l": [{"w": "blue blue"}, {"w": "green"}], "n": None}
+
+
+@pytest.mark.parametrize(
+    ("fields", "index", "texts"),
+    [
+        (["t"], None, {"t": "red"}),
+        (["t", "absent", "n"], None, {"t": "red"}),
+        (["l[*].w"], None, {"l[*].w.0": "blue blue", "l[*].w.1": "green"}),
+        (["l[0].w"], None, {"l[0].w": "blue blue"}),
+        (["t"], False, {}),
+        (["t"], ["l[1].w"], {"l[1].w": "green"}),
+        (["t"], [], {}),
+        (None, None, {"$": '{"l": [{"w": "blue blue"}, {"w": "green"}], "n": null, "t": "red"}'}),
+        (["t"], ["$"], {"$": '{"l": [{"w": "blue blue"}, {"w": "green"}], "n": null, "t": "red"}'}),
+    ],
+)
+def test_texts_are_taken_by_paths(fields: Any, index: Any, texts: dict[str, str]) -> None:
+    assert indexing(fields=fields).texts(PutOp(("n",), "k", VALUE, index)) == texts
+
+
+def test_deletions_have_no_texts() -> None:
+    assert indexing().texts(PutOp(("n",), "k", None)) == {}
+
+
+async def test_each_text_is_embedded_once_on_each_face() -> None:
+    asked: list[list[str]] = []
+
+    class Asked(Counting):
+        def embed_documents(self, texts: list[str]) -> list[list[float]]:
+            asked.append(texts)
+            return super().embed_documents(texts)
+
+    made = indexing(embed=Asked(), fields=["a", "b"])
+    puts = [
+        PutOp(("n",), "1", {"a": "red", "b": "blue"}),
+        PutOp(("n",), "2", {"a": "blue"}),
+        PutOp(("n",), "3", {"c": "blue"}),
+    ]
+    red, blue = vector(1, 0, 0, 0), vector(0, 0, 1, 0)
+    expected = [{"a": red, "b": blue}, {"a": blue}, {}]
+    assert finish(made.of_puts(made.blocking, puts)) == expected
+    assert await made.of_puts(made.looping, puts) == expected
+    assert asked == [["red", "blue"]] * 2
+    assert finish(made.of_puts(made.blocking, puts[2:])) == [{}]
+    queries = await made.of_queries(made.looping, ["red", "blue", "red"])
+    assert {text: found.tobytes() for text, found in queries.items()} == {"red": red, "blue": blue}
+
+
+def test_queries_are_embedded_side_by_side() -> None:
+    under_way = 0
+
+    class Slow(Counting):
+        async def aembed_query(self, text: str) -> list[float]:
+            nonlocal under_way
+            under_way += 1
+            while under_way < 3:
+                await asyncio.sleep(0)
+            return self.embed_query(text)
+
+    made = indexing(embed=Slow())
+    found = asyncio.run(made.of_queries(made.looping, ["red", "green", "blue"]))
+    assert list(found) == ["red", "green", "blue"]
+
+
+async def test_an_embedder_that_fails_says_so_itself() -> None:
+    class Failing(Counting):
+        async def aembed_query(self, text: str) -> list[float]:
+            raise OSError("no network")
+
+    made = indexing(embed=Failing())
+    for queries in (["red"], ["red", "green"]):
+        with pytest.raises(OSError, match="no network"):
+            await made.of_queries(made.looping, queries)
+
+
+def test_functions_are_embedders_too() -> None:
+    made = indexing(embed=lambda texts: [[float(len(text)), 0, 0, 0] for text in texts])
+    [found] = finish(made.of_puts(made.blocking, [PutOp(("n",), "k", {"a": 1}, ["a"])]))
+    assert found == {"a": vector(1, 0, 0, 0)}
+
+
+@pytest.mark.parametrize(
+    ("given_", "words"),
+    [
+        (
+            {"embed": lambda texts: [[1.0, 2.0] for _ in texts]},
+            "2 numbers where index= says dims=4",
+        ),
+        ({"embed": lambda texts: [[float("nan")] * 4 for _ in texts]}, "not finite"),
+        ({"embed": lambda texts: [[1e300] * 4 for _ in texts]}, "not finite"),
+        ({"embed": lambda _: []}, "gave 0 vectors for 1 texts"),
+    ],
+)
+def test_vectors_are_checked(given_: dict[str, Any], words: str) -> None:
+    made = indexing(**given_)
+    with pytest.raises(ValueError, match=words):
+        finish(made.of_puts(made.blocking, [PutOp(("n",), "k", {"a": 1})]))
+
+
+@pytest.mark.parametrize("config", [{}, {"dims": 0}, {"dims": "4"}, {"dims": 4}])
+def test_a_config_that_lacks_something_is_refused(config: Any) -> None:
+    with pytest.raises(ConfigurationError, match="index= needs"):
+        Indexing(config)
