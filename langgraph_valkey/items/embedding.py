@@ -187,6 +187,6 @@ class _Looping:
             async with anyio.create_task_group() as group:
                 for text in texts:
                     group.start_soon(embed, text)
-        except* Exception as failures:
+        except* Exception as failures:  # noqa: BLE001 - raised again, as one failure
             raise failures.exceptions[0] from failures.exceptions[0].__cause__
         return [found[text] for text in texts]
