@@ -182,9 +182,9 @@ class Buckets:
         if self._is_laid_out:
             return
         keys = names.bucket_keys(self._prefix, names.LAYOUT)
-        [found] = await link.send([calls.layout(keys)])
+        [found] = await self._send(link, [calls.layout(keys)])
         if found is None and writes:
-            [found] = await link.send([calls.layout(keys, self.count)])
+            [found] = await self._send(link, [calls.layout(keys, self.count)])
         if found is None:
             return
         if int(found) != self.count:

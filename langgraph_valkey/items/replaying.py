@@ -11,6 +11,7 @@ An entry is one call, so it may hold many operations; they count one by one.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 from langgraph_valkey import limits
 from langgraph_valkey.items import calls, names
@@ -41,6 +42,8 @@ class _Fate:
 
 class BucketReplay:
     """One bucket on its way; args and attributes are those of `loss_window.replay.ThreadReplay`."""
+
+    is_shared: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from langgraph_valkey import limits, operations
 from langgraph_valkey.keys import ThreadKeys, namespace_of, to_text
@@ -79,8 +79,13 @@ class Replay(Protocol):
     """One thread on its way, or whatever else is journaled and replayed as a whole.
 
     Attributes are those of `ThreadReplay`, which is the one of a saver.
+
+    Attributes:
+        is_shared: Whether others write it, too, also where this process has not read what
+            they wrote.
     """
 
+    is_shared: ClassVar[bool]
     thread: str
     keys: ThreadKeys
     primary: bytes
@@ -145,6 +150,8 @@ class ThreadReplay:
         standing: The thread as the server has it now.
         moved_to: The primary that answered instead of the expected one, if one did.
     """
+
+    is_shared: ClassVar[bool] = False
 
     def __init__(
         self,

@@ -291,7 +291,7 @@ class LossWindow:
         taken_over_s = self._shards.taken_over_s(identity)
         if taken_over_s == NOTHING_YET or not self.rule.journals:
             return own_s
-        if held is not None and held.is_own:
+        if held is not None and held.is_own and not self.replays.is_shared:
             return own_s
         return max(own_s, taken_over_s + self._grace_s)
 
