@@ -26,6 +26,7 @@ from tests.primary_ground import (  # noqa: F401 - fixtures
 )
 from tests.rag_ground import caches, call  # noqa: F401 - fixtures
 from tests.search_ground import searching  # noqa: F401 - fixtures
+from tests.store_ground import near, server_url, store, stores  # noqa: F401 - fixtures
 
 LEAVING_S = 60
 """How long the process may take to end after its last test."""
