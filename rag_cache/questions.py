@@ -16,6 +16,10 @@ _REWRITE = (
     "rest: put in what it refers to, change nothing else, and answer with the question alone."
 )
 
+_OF_MODELS = frozenset({"tool_use", "tool_call", "function_call", "reasoning"})
+_DRAWN = frozenset({"id", "call_id", "index"})
+"""What is another one each time in blocks of those types."""
+
 
 def normalized(question: str) -> str:
     """A question as it is compared exactly.
@@ -61,7 +65,11 @@ def text_of(message: BaseMessage) -> str:
 
 def _text_of_block(block: dict[str, Any]) -> str:
     text = block.get("text")
-    return text if isinstance(text, str) else _as_text(block)
+    if isinstance(text, str):
+        return text
+    if block.get("type") in _OF_MODELS:
+        block = {name: each for name, each in block.items() if name not in _DRAWN}
+    return _as_text(block)
 
 
 def _told_by(message: BaseMessage) -> tuple[str, str, str, str]:

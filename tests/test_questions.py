@@ -131,6 +131,18 @@ def test_whatever_else_was_said_makes_another_conversation() -> None:
     assert len(set(digests)) == len(digests)
 
 
+@pytest.mark.parametrize("sort", ["tool_use", "tool_call", "function_call", "reasoning"])
+def test_ids_that_a_model_draws_do_not_count(sort: str) -> None:
+    """Those of files do."""
+
+    def said(sort: str, told: str, **drawn: Any) -> str:
+        return history_digest([AIMessage([{"type": sort, "told": told, **drawn}])])
+
+    assert said(sort, "x", id="1", call_id="2", index=0) == said(sort, "x", id="3", index=1)
+    assert said(sort, "x", id="1") != said(sort, "y", id="1")
+    assert said("image", "x", id="1") != said("image", "x", id="2")
+
+
 def test_the_order_of_keys_does_not_count() -> None:
     turned = {"id": "call-2", "args": {"n": {"b": [2], "a": 1}, "q": "x"}, "name": "search"}
     calls = [[AIMessage("", tool_calls=[each])] for each in (CALL, turned)]
