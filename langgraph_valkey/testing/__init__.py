@@ -21,6 +21,8 @@ link.come_up()
 assert graph.get_state(config).values["question"] == "..."
 ```
 
+`memory_store` is a `ValkeyStore` in the same manner.
+
 A fault reaches the agent as it does when this package's own retries have run
 out. To have them in between, wrap the link: ``memory_saver(Retrying(link,
 Settings()))`` with `langgraph_valkey.retry.Retrying`; its waits are virtual, too.
@@ -32,9 +34,10 @@ from typing import Any
 
 from langgraph_valkey.link import Link
 from langgraph_valkey.saver import ValkeySaver
+from langgraph_valkey.store import ValkeyStore
 from langgraph_valkey.testing.memory_link import MemoryLink
 
-__all__ = ["MemoryLink", "memory_saver"]
+__all__ = ["MemoryLink", "memory_saver", "memory_store"]
 
 
 def memory_saver(link: Link | None = None, **options: Any) -> ValkeySaver:
@@ -52,3 +55,18 @@ def memory_saver(link: Link | None = None, **options: Any) -> ValkeySaver:
             can't be used.
     """
     return ValkeySaver.over(MemoryLink() if link is None else link, **options)
+
+
+def memory_store(link: Link | None = None, **options: Any) -> ValkeyStore:
+    """A store over a server in memory.
+
+    Args:
+        link: The link; a new `MemoryLink` if not given. A saver may share it.
+        **options: As `ValkeyStore` takes them: ``index``, ``ttl``, ``serde`` and the fields
+            of `Settings`.
+
+    Raises:
+        ConfigurationError: The ``testing`` extra is not installed, or an option
+            can't be used.
+    """
+    return ValkeyStore(link=MemoryLink() if link is None else link, **options)
