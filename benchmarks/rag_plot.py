@@ -17,6 +17,7 @@ from benchmarks.plot import STYLE, WIDTH, Make
 
 HEIGHT, LEFT, TOP, RIGHT, BOTTOM = 430, 64, 72, 190, 52
 TICKS = 5
+NAME_HEIGHT = 16
 LINES = """
   .line { fill: none; stroke: #97a3b2; stroke-width: 2 } .ours-line { stroke: #12906f }
   .dashed { stroke-dasharray: 6 4 } .axis { stroke: #97a3b2 } .goal { stroke: #c2571a }
@@ -75,7 +76,15 @@ class Axes:
 
 def chart(axes: Axes, lines: Sequence[Line]) -> str:
     """A chart as SVG text."""
-    body = "\n".join([*_frame(axes), *(part for line in lines for part in _line(axes, line))])
+    parts = list(_frame(axes))
+    taken: list[float] = []
+    # From the top down, so that a name that would stand on another one goes below it.
+    for line in sorted(lines, key=lambda each: -max(each.points)[1]):
+        x, y = _end(axes, line)
+        y = max([y, *(other + NAME_HEIGHT for other in taken if y < other + NAME_HEIGHT)])
+        taken.append(y)
+        parts += _line(axes, line, (x, y))
+    body = "\n".join(parts)
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" '
         f'height="{HEIGHT}" role="img" aria-label="{escape(axes.title)}">\n'
@@ -104,10 +113,16 @@ def _frame(axes: Axes) -> Iterator[str]:
         y = axes.y(axes.goal_up)
         yield f'<path class="line goal dashed" d="M{left} {y:.1f}H{x:.1f}"/>'
         text = f"at least {axes.goal_up:g} %"
-        yield f'<text class="goal-text" x="{x + 6:.1f}" y="{y + 4:.1f}">{text}</text>'
+        yield f'<text class="goal-text" x="{x + 6:.1f}" y="{y + 16:.1f}">{text}</text>'
 
 
-def _line(axes: Axes, line: Line) -> Iterator[str]:
+def _end(axes: Axes, line: Line) -> tuple[float, float]:
+    """Where its name stands: beside its last point, and above a single one."""
+    wrong, served = max(line.points)
+    return axes.x(wrong) + 10, axes.y(served) + (4 if len(line.points) > 1 else -6)
+
+
+def _line(axes: Axes, line: Line, end: tuple[float, float]) -> Iterator[str]:
     points = [(axes.x(wrong), axes.y(served)) for wrong, served in sorted(line.points)]
     css = "line ours-line" if line.is_ours else "line"
     css += " dashed" if line.is_dashed else ""
@@ -116,8 +131,8 @@ def _line(axes: Axes, line: Line) -> Iterator[str]:
     yield f'<polyline class="{css}" points="{path}"/>'
     for x, y in points:
         yield f'<circle class="{mark}" cx="{x:.1f}" cy="{y:.1f}" r="{5 if line.is_ours else 3}"/>'
-    x, y = points[-1]
-    yield f'<text class="{text}" x="{x + 10:.1f}" y="{y + 4:.1f}">{escape(line.name)}</text>'
+    x, y = end
+    yield f'<text class="{text}" x="{x:.1f}" y="{y:.1f}">{escape(line.name)}</text>'
 
 
 def stream(data: dict[str, Any]) -> str | None:
