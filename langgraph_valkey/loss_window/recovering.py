@@ -76,7 +76,7 @@ async def _run(
             answer = operations.read(reply)
             window.heard(replay.keys, answer.identity, now_s)
             replay.take(answer)
-            window.confirmed(replay, answer.identity, now_s)
+            window.confirmed(replay, answer.identity or operations.ANYONE, now_s)
             if replay.moved_to is None:
                 going_on.append(replay)
         for replay in active:

@@ -1,0 +1,389 @@
+"""Failovers that lose what the store was told: what comes back, and what must not."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from langgraph.store.base import GetOp, Op, PutOp, SearchOp
+
+from langgraph_valkey import (
+    Hooks,
+    OutcomeUnknown,
+    RecoveryReport,
+    Settings,
+    Unreachable,
+    ValkeyStore,
+    WriteRejected,
+)
+from langgraph_valkey.items.names import bucket_of, pack_namespace, told
+from langgraph_valkey.link import Call, Reply, finish
+from langgraph_valkey.loss_window.tending import tend
+from langgraph_valkey.retry import Retrying
+from langgraph_valkey.testing import MemoryLink, memory_store
+from tests.loss_world import SHORT_S, Hiding
+
+NS, OTHER = ("a", "b"), ("c",)
+OPTIONS: dict[str, Any] = {"durability": "async"}
+BUCKET = told(bucket_of(pack_namespace(NS), 16))
+
+
+class World(MemoryLink):
+    """A server, and the processes that look after themselves while another one waits."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.stores: list[ValkeyStore] = []
+        self.reports: dict[int, list[RecoveryReport]] = {}
+        self._waits = False
+
+    def process(self, link: Any = None, **options: Any) -> ValkeyStore:
+        reports: list[RecoveryReport] = []
+        hooks = Hooks(on_rewind=reports.append)
+        store = memory_store(link or self, hooks=hooks, **OPTIONS, **options)
+        self.stores.append(store)
+        self.reports[id(store)] = reports
+        return store
+
+    def report(self, store: ValkeyStore) -> RecoveryReport:
+        """What came of its last recovery."""
+        finish(tend(store._window, self))
+        return self.reports[id(store)][-1]
+
+    async def sleep(self, delay_s: float) -> None:
+        await super().sleep(delay_s)
+        if not self._waits and delay_s >= SHORT_S:
+            self._waits = True
+            for store in self.stores:
+                finish(tend(store._window, self))
+            self._waits = False
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def values(store: ValkeyStore) -> dict[str, Any]:
+    """All items, by each way to read them."""
+    found = store.search((), limit=99)
+    got = store.batch([GetOp(each.namespace, each.key) for each in found])
+    assert [each.value for each in got] == [each.value for each in found]  # type: ignore
+    return {each.key: each.value for each in found}
+
+
+# --- what comes back ---------------------------------------------------------------------
+
+
+def test_what_was_acknowledged_is_there_again_at_the_next_read(world: World) -> None:
+    store = world.process()
+    store.put(NS, "durable", {"n": 1})
+    before = store.get(NS, "durable")
+    assert before is not None
+    store.batch([PutOp(NS, "lost", {"n": 1}), PutOp(OTHER, "far", {"n": 1})])
+    store.put(NS, "durable", {"n": 2})
+    store.delete(OTHER, "far")
+    lost = store.get(NS, "lost")
+    world.rewind(4)
+    assert store.get(NS, "lost") == lost
+    assert values(store) == {"durable": {"n": 2}, "lost": {"n": 1}}
+    after = store.get(NS, "durable")
+    assert after is not None
+    assert after.created_at == before.created_at < after.updated_at
+    report = world.report(store)
+    assert BUCKET in report.rewound
+    assert (report.replayed, report.already_there, report.incomplete) == (4, 1, ())
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+@pytest.mark.parametrize("last", ["put", "delete"])
+def test_the_last_one_wins_whoever_replays_first(
+    world: World, order: Sequence[int], last: str
+) -> None:
+    stores = [world.process(), world.process()]
+    stores[0].put(NS, "k", {"by": 0})
+    if last == "put":
+        stores[1].put(NS, "k", {"by": 1})
+    else:
+        stores[1].delete(NS, "k")
+    world.rewind(2)
+    for at in order:
+        stores[at].recover()
+    for store in stores:
+        assert values(store) == ({"k": {"by": 1}} if last == "put" else {})
+
+
+@pytest.mark.parametrize("lost", [1, 2])
+def test_what_was_deleted_does_not_come_back(world: World, lost: int) -> None:
+    """Neither where the server lost the deletion, nor where it lost the item, too."""
+    writer, deleter = world.process(), world.process()
+    writer.put(NS, "k", {})
+    deleter.delete(NS, "k")
+    world.rewind(lost)
+    assert deleter.get(NS, "k") is None
+    writer.recover()
+    for store in (writer, deleter):
+        assert store.get(NS, "k") is None
+        assert values(store) == {}
+        assert store.list_namespaces() == []
+
+
+@pytest.mark.parametrize("lost", [0, 1, 2])
+def test_what_has_expired_does_not_come_back(world: World, lost: int) -> None:
+    """Nor does what stood there before it."""
+    writer, other = world.process(), world.process()
+    writer.put(NS, "k", {"n": 1})
+    other.put(NS, "k", {"n": 2}, ttl=0.1)
+    world.advance(1)
+    writer.put(OTHER, "beside", {})
+    world.advance(6)
+    world.rewind(lost and lost + 1)
+    other.recover()
+    writer.recover()
+    other.recover()
+    assert values(writer) == values(other) == {"beside": {}}
+
+
+def test_what_expires_later_has_its_end_again(world: World) -> None:
+    store = world.process()
+    store.put(NS, "k", {}, ttl=1)
+    world.rewind()
+    assert store.get(NS, "k", refresh_ttl=False) is not None
+    world.advance(59 - world.now())
+    assert store.get(NS, "k", refresh_ttl=False) is not None
+    world.advance(1.1)
+    assert store.get(NS, "k", refresh_ttl=False) is None
+
+
+@pytest.mark.parametrize("how", ["get", "search"])
+@pytest.mark.parametrize("config", [None, {"default_ttl": 1.0}])
+def test_an_end_that_was_put_off_by_a_read_stays_so(world: World, how: str, config: Any) -> None:
+    """Give or take a sixteenth of the item's time, also of the reader's own item."""
+    store = world.process(ttl=config)
+    store.put(NS, "k", {}, ttl=1)
+    world.advance(50)
+    if how == "get":
+        store.get(NS, "k")
+    else:
+        store.search(NS)
+    world.rewind()
+    world.advance(55)
+    store.recover()
+    assert store.get(NS, "k", refresh_ttl=False) is not None
+    world.advance(6)
+    assert store.get(NS, "k", refresh_ttl=False) is None
+
+
+@pytest.mark.parametrize("op", [GetOp(NS, "k"), SearchOp(NS), SearchOp((), filter={"n": 1})])
+def test_what_was_read_is_there_again(world: World, op: Any) -> None:
+    """Its writer is gone with the primary; its reader has built upon it."""
+    writer, reader = world.process(), world.process()
+    writer.batch([PutOp(NS, "k", {"n": 1}), PutOp(NS, "unread", {})])
+    [found] = reader.batch([op._replace(limit=1) if isinstance(op, SearchOp) else op])
+    item = found[0] if isinstance(found, list) else found
+    world.stores.remove(writer)
+    world.rewind(2)
+    assert reader.get(NS, "unread") is None
+    again = reader.get(NS, "k")
+    assert again is not None
+    assert (again.value, again.created_at) == (item.value, item.created_at)  # type: ignore
+
+
+def test_a_read_waits_for_what_other_processes_replay(world: World) -> None:
+    writer, reader = world.process(), world.process()
+    reader.put(OTHER, "warm", {})
+    for op in (GetOp(NS, "k"), SearchOp(NS)):
+        writer.put(NS, "k", {})
+        assert reader.get(NS, "k") is not None
+        world.rewind()
+        began_s = world.now()
+        [found] = reader.batch([op])
+        assert found
+        assert 1.9 < world.now() - began_s < 3.0
+        writer.delete(NS, "k")
+        world.advance(5)
+
+
+def test_a_batch_that_reads_and_writes_after_a_failover(world: World) -> None:
+    """What it reads is complete, and what it writes wins."""
+    store, other = world.process(), world.process()
+    ops: list[Op] = [
+        GetOp(NS, "k"),
+        GetOp(OTHER, "k"),
+        PutOp(NS, "mine", {"n": 1}),
+        PutOp(OTHER, "k", {}),
+    ]
+    store.batch(ops)
+    other.batch([PutOp(NS, "k", {"n": 1}), PutOp(OTHER, "k", {"n": 1})])
+    world.rewind(4)
+    found = store.batch(ops)
+    assert [each and each.value for each in found[:2]] == [{"n": 1}] * 2  # type: ignore
+    after = [GetOp(NS, "k"), GetOp(NS, "mine"), GetOp(OTHER, "k")]
+    assert [each.value for each in store.batch(after)] == [{"n": 1}, {"n": 1}, {}]  # type: ignore
+
+
+def test_a_whole_bucket_that_is_lost(world: World) -> None:
+    store = world.process()
+    store.batch([PutOp((str(n),), "k", {"n": n}) for n in range(40)])
+    world.rewind(99)
+    assert world.keys == []
+    assert values(store)
+    assert len(store.search((), limit=99)) == 40
+    assert store.list_namespaces(limit=99) == sorted((str(n),) for n in range(40))
+
+
+@pytest.mark.parametrize("lost", [1, 3])
+def test_a_server_that_hides_who_it_is(world: World, lost: int) -> None:
+    """What it lost shows by what it has: at a read, and at a write."""
+    world._server.__class__ = Hiding
+    store = world.process()
+    store.put(NS, "a", {"n": 1})
+    for name in ("b", "c"):
+        store.put(NS, name, {"n": 1})
+    world.rewind(lost)
+    if lost == 1:
+        store.put(NS, "d", {"n": 1})
+    assert sorted(values(store)) == ["a", "b", "c", "d"][: 4 if lost == 1 else 3]
+
+
+# --- tries and late ones ---------------------------------------------------------------
+
+
+def test_a_write_that_is_sent_again_is_applied_once(world: World) -> None:
+    """Another process has written in between, and wins."""
+    other = world.process()
+    store = world.process(Retrying(world, Settings()))
+    store.put(NS, "k", {"n": 0})
+
+    def meanwhile(call: Call) -> None:
+        if call.script.name == "turn" and tries:
+            world.before_call = None
+            tries.clear()
+            other.put(NS, "k", {"by": "other"})
+        elif call.script.name == "turn":
+            tries.append(call)
+
+    tries: list[Call] = []
+    world.fail_next(OutcomeUnknown, applied=True, script="turn")
+    world.before_call = meanwhile
+    store.batch([PutOp(NS, "k", {"n": 1}), PutOp(NS, "beside", {"n": 1})])
+    assert not tries
+    assert values(store) == {"k": {"by": "other"}, "beside": {"n": 1}}
+    first = store.get(NS, "beside")
+    world.rewind(3)
+    assert values(store) == {"k": {"by": "other"}, "beside": {"n": 1}}
+    assert store.get(NS, "beside") == first
+
+
+@pytest.mark.parametrize("last", ["put", "delete"])
+def test_a_write_that_comes_late_changes_nothing(world: World, last: str) -> None:
+    store = world.process()
+    world.fail_next(OutcomeUnknown, applied="later", script="turn")
+    with pytest.raises(OutcomeUnknown):
+        store.put(NS, "k", {"n": 1})
+    if last == "put":
+        store.put(NS, "k", {"n": 2})
+    else:
+        store.delete(NS, "k")
+    assert len(world.land_late()) == 1
+    assert values(store) == ({"k": {"n": 2}} if last == "put" else {})
+
+
+def test_what_was_never_acknowledged_need_not_come_back(world: World) -> None:
+    """But it must not undo what was."""
+    store, other = world.process(), world.process()
+    store.put(NS, "k", {"n": 1})
+    for value in ({"n": 2}, None):
+        world.fail_next(OutcomeUnknown, applied=False, script="turn")
+        with pytest.raises(OutcomeUnknown):
+            store.batch([PutOp(NS, "k", value)])
+        other.put(NS, "k", {"by": "other"})
+        store.put(NS, "later", {})
+        world.rewind(9)
+        other.recover()
+        store.recover()
+        assert values(store)["k"] == {"by": "other"}
+
+
+def test_what_turns_out_to_have_been_applied_is_kept(world: World) -> None:
+    """Its caller was told that nobody knows; then somebody read it."""
+    store = world.process()
+    store.put(NS, "first", {})
+    world.fail_next(OutcomeUnknown, applied=True, script="turn")
+    with pytest.raises(OutcomeUnknown):
+        store.batch([PutOp(NS, "k", {"n": 1}), PutOp(NS, "beside", {"n": 2})])
+    assert store.get(NS, "k") is not None
+    world.rewind(1)
+    assert values(store) == {"first": {}, "k": {"n": 1}, "beside": {"n": 2}}
+
+
+# --- trouble -----------------------------------------------------------------------------
+
+
+def test_nothing_looks_empty_in_an_outage(world: World) -> None:
+    store = world.process()
+    store.put(NS, "k", {})
+    world.go_down()
+    for ask in (lambda: store.get(NS, "k"), lambda: store.search(NS), store.list_namespaces):
+        with pytest.raises(Unreachable):
+            ask()
+    with pytest.raises(Unreachable):
+        store.put(NS, "k", {"n": 2})
+    world.come_up()
+    assert values(store) == {"k": {}}
+
+
+def test_a_write_that_was_refused_is_not_replayed(world: World) -> None:
+    store = world.process()
+    store.put(NS, "k", {"n": 1})
+    world.fail_next(WriteRejected, script="turn")
+    with pytest.raises(WriteRejected):
+        store.put(NS, "k", {"n": 2})
+    world.rewind(2)
+    assert values(store) == {"k": {"n": 1}}
+    assert store.health().journal_entries == 1
+
+
+def test_what_the_journal_has_no_room_for_is_told(world: World) -> None:
+    store = world.process(journal_bytes_max=1024 * 1024)
+    for n in range(5):
+        store.put((str(n),), "k", {"text": random.Random(n).randbytes(300_000).hex()})
+    assert store.health().uncovered > 0
+    world.rewind(5)
+    store.recover()
+    found = {each.namespace for each in store.search((), limit=9)}
+    assert ("0",) not in found
+    assert ("4",) in found
+    assert store.health().journal_bytes <= 1024 * 1024
+
+
+class Astray(World):
+    """A server that lets a replaced primary answer once more."""
+
+    former: Callable[[Call], Reply] | None = None
+
+    async def send(self, calls: Sequence[Call]) -> list[Reply]:
+        former, self.former = self.former, None
+        if former is not None:
+            return [former(replace(call)) for call in calls]
+        return await super().send(calls)
+
+
+def test_a_replaced_primary_is_not_believed() -> None:
+    """It says that it has taken a write, and that there is no such item."""
+    world = Astray()
+    store = world.process()
+    store.put(NS, "k", {"n": 1})
+    old = MemoryLink()
+    old._server.identity = world._server.identity
+    old._clock_us = world._clock_us
+    world.rewind(0)
+    store.put(NS, "k", {"n": 2})
+    world.former = old._run
+    assert store.get(NS, "k") is not None
+    world.former = old._run
+    store.put(NS, "k", {"n": 3})
+    assert values(store) == {"k": {"n": 3}}
