@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Awaitable, Mapping, Sequence
 from typing import TypeVar
 
@@ -29,9 +30,27 @@ class PlainFace:
 
     def __init__(self, settings: CacheSettings, blocking: Face, loops: Face) -> None:
         self._plain = Plain(settings.key_prefix)
+        self._plain_settings = settings
         self._ttl_of = settings.ttl_of
         self._face_blocking = blocking
         self._face_loops = loops
+
+    def apart(self, name: str) -> PlainFace:
+        """Plain keys of their own, over the same connections.
+
+        Clearing all namespaces there leaves those here as they are, and the other way round.
+
+        Args:
+            name: Letters, digits, and ``_.-``.
+
+        Raises:
+            ValueError: The name holds something else, or nothing.
+        """
+        if not re.fullmatch(r"[A-Za-z0-9_.-]+", name):
+            raise ValueError("such a name has letters, digits, '_', '.' and '-' alone")
+        prefix = f"{self._plain_settings.key_prefix}/{name}"
+        settings = self._plain_settings.model_copy(update={"key_prefix": prefix})
+        return PlainFace(settings, self._face_blocking, self._face_loops)
 
     def get_many(self, namespace: str, keys: Sequence[str]) -> dict[str, bytes]:
         """The values of those keys that have one.

@@ -58,7 +58,7 @@ LAYERS = [
     *("items.buckets", "items.reads", "items.reading", "items.keeping", "items.serving"),
     *("glide", "glide.errors", "glide.clients", "glide.exchange", "glide.scan"),
     "glide.search",
-    *("glide.lanes", "glide.link"),
+    *("glide.health", "glide.blocking_lane", "glide.native_lane", "glide.link"),
     *("local.resp", "local.watchdog", "local.topology", "local.node", "local.health"),
     *("local.lifecycle", "local.proxy", "local.framing", "local.log", "local.tunnel"),
     *("local.replication", "local.gate", "local.front", "local.durable", "local.nodes"),
@@ -328,7 +328,7 @@ def requirements(extra: str | None = None) -> dict[str, Requirement]:
 
 
 EXTRAS = ("local", "testing", "aws", "otel", "sql", "postgres")
-EXTRAS += ("rag", "plot", "wordllama", "minilm")
+EXTRAS += ("rag", "agents", "plot", "wordllama", "minilm")
 """Those that the packages themselves import."""
 
 
@@ -354,7 +354,7 @@ def test_ci_tries_the_lowest_versions_that_are_claimed() -> None:
     lines = (ROOT / ".ci" / "lowest.txt").read_text().splitlines()
     pins = dict(line.split("==") for line in lines if line and not line.startswith("#"))
     ours = requirements()
-    for extra in ("testing", "encryption", "aws", "otel", "sql", "postgres"):
+    for extra in ("testing", "encryption", "aws", "otel", "sql", "postgres", "agents"):
         ours |= requirements(extra)
     ours["langgraph"] = requirements("demo")["langgraph"]
     lowest = {
