@@ -97,7 +97,10 @@ class Shelf:
         Returns:
             Whether anything was put on the shelf.
         """
-        added = [self.put(raw_id.decode(), card, vector) for _, raw_id, card, vector in news]
+        added = [
+            self.put(raw_id.decode(errors="replace"), card, vector)
+            for _, raw_id, card, vector in news
+        ]
         with self._lock:
             self._heard_s[number] = now_s
             former, counter = self._known.get(number, NOWHERE)

@@ -38,12 +38,15 @@ def test_one_at_a_time_is_let_through_and_closes_it(breaker: Breaker) -> None:
     fail(breaker, FAILURES_MOST)
     assert breaker.allows(OPEN_FIRST_S)
     assert not breaker.allows(OPEN_FIRST_S)
-    breaker.succeeded(OPEN_FIRST_S)
-    assert breaker.allows(OPEN_FIRST_S)
+    breaker.failed(OPEN_FIRST_S)
+    assert not breaker.allows(3 * OPEN_FIRST_S - 0.001)
+    assert breaker.allows(3 * OPEN_FIRST_S)
+    assert not breaker.allows(3 * OPEN_FIRST_S)
+    breaker.succeeded(3 * OPEN_FIRST_S)
     # It begins anew: as many failures, and as short a time.
-    fail(breaker, FAILURES_MOST, OPEN_FIRST_S)
-    assert not breaker.allows(2 * OPEN_FIRST_S - 0.001)
-    assert breaker.allows(2 * OPEN_FIRST_S)
+    fail(breaker, FAILURES_MOST, 3 * OPEN_FIRST_S)
+    assert not breaker.allows(4 * OPEN_FIRST_S - 0.001)
+    assert breaker.allows(4 * OPEN_FIRST_S)
 
 
 def test_it_stays_open_for_twice_as_long_each_time_up_to_a_bound(breaker: Breaker) -> None:

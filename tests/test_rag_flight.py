@@ -198,6 +198,22 @@ def test_what_was_stored_between_the_look_and_the_claim_is_not_computed_again(
     assert mine.get_or_compute(QUESTION, SCOPE, lambda: "mine").value == "theirs"
 
 
+def test_who_was_too_slow_does_not_give_back_anothers_claim(
+    caches: Caches, valkey: LocalValkey, prefix: str
+) -> None:
+    cache = caches(lookup_deadline_ms=PATIENT_MS, flight_s=0.2)
+    claim = claim_of(cache, prefix)
+
+    def slow() -> str:
+        while valkey.command("EXISTS", claim):
+            time.sleep(0.01)
+        valkey.command("SET", claim, "another one", "PX", 60_000)
+        return "x"
+
+    assert cache.get_or_compute(QUESTION, SCOPE, slow).value == "x"
+    assert valkey.command("GET", claim) == b"another one"
+
+
 async def test_a_leader_that_fails_keeps_nobody(
     crowd: Crowd, valkey: LocalValkey, prefix: str
 ) -> None:
