@@ -60,9 +60,10 @@ class Oracle(InMemoryStore):
         return found
 
     def _apply_put_ops(self, put_ops: dict[Any, PutOp]) -> None:
-        super()._apply_put_ops(put_ops)
-        self._born |= {namespace for namespace, items in self._data.items() if items}
-        self._clean()
+        for place, op in put_ops.items():
+            super()._apply_put_ops({place: op})
+            self._born |= {namespace for namespace, items in self._data.items() if items}
+            self._clean()
 
     def _extract_texts(self, put_ops: dict[Any, PutOp]) -> Any:
         for namespace, key in put_ops:

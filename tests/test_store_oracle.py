@@ -1,0 +1,134 @@
+"""Random batches, beside InMemoryStore: every result is the same but for times.
+
+Two stores stand for two processes, and each batch goes through one of them. In some runs
+no mirror has room for what is searched. The examples are the same on every run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
+from langgraph.store.base import GetOp, ListNamespacesOp, MatchCondition, Op, PutOp, SearchOp
+
+from langgraph_valkey import limits
+from langgraph_valkey.local import LocalCluster, LocalValkey
+from langgraph_valkey.store import ValkeyStore
+from tests.faces import FACES
+from tests.failover_ground import new_prefix
+from tests.store_oracle import DIMENSION, Counting, Oracle, seen
+
+LABELS = st.sampled_from(["a", "b", "{b}", "*", "\0", "é"])
+PREFIXES = st.lists(LABELS, max_size=3).map(tuple)
+NAMESPACES = st.sampled_from([("a",), ("a", "b"), ("a", "{b}"), ("a", "b", "*"), ("b", "\0", "é")])
+KEYS = st.sampled_from(["k", "k2", "{k}", "k\0", "ключ", ""])
+TEXTS = st.lists(st.sampled_from(["red", "green", "blue", "and"]), max_size=3).map(" ".join)
+PLAIN = st.none() | st.booleans() | st.integers(0, 3) | st.sampled_from([1.5, "2", "red"])
+VALUES = st.fixed_dictionaries(
+    {},
+    optional={
+        "text": TEXTS,
+        "more": st.lists(TEXTS, max_size=2),
+        "n": PLAIN,
+        "deep": st.dictionaries(st.sampled_from(["x", "y"]), PLAIN | st.lists(PLAIN, max_size=2)),
+    },
+)
+COMPARISONS = st.dictionaries(
+    st.sampled_from(["$gt", "$gte", "$lt", "$lte"]), st.integers(0, 3), min_size=1, max_size=2
+)
+CONDITIONS = (
+    PLAIN | COMPARISONS | st.dictionaries(st.sampled_from(["$eq", "$ne"]), PLAIN, min_size=1)
+)
+FILTERS = st.fixed_dictionaries(
+    {},
+    optional={
+        "n": CONDITIONS,
+        "text": TEXTS,
+        "more": st.lists(CONDITIONS, max_size=2),
+        "deep": st.fixed_dictionaries({}, optional={"x": CONDITIONS, "y": st.lists(PLAIN)}),
+    },
+)
+PUTS = st.builds(
+    PutOp,
+    NAMESPACES,
+    KEYS,
+    VALUES | VALUES | st.none(),
+    st.sampled_from([None, None, False, ["more[*]", "n"]]),
+    ttl=st.none(),
+)
+SEARCHES = st.builds(
+    SearchOp,
+    PREFIXES | NAMESPACES,
+    st.none() | FILTERS,
+    st.integers(0, 6) | st.just(100),
+    st.integers(0, 3),
+    st.sampled_from([None, None, "red", "green blue", "and and red", ""]),
+)
+MATCHES = st.builds(MatchCondition, st.sampled_from(["prefix", "suffix"]), PREFIXES)
+LISTINGS = st.builds(
+    ListNamespacesOp,
+    st.none() | st.lists(MATCHES, max_size=2).map(tuple),
+    st.none() | st.integers(0, 3),
+    st.integers(0, 4) | st.just(100),
+    st.integers(0, 2),
+)
+GETS = st.builds(GetOp, NAMESPACES, KEYS)
+BATCHES = st.lists(PUTS | PUTS | GETS | SEARCHES | LISTINGS, min_size=1, max_size=8)
+
+
+class Beside(RuleBasedStateMachine):
+    """Two stores and InMemoryStore, led through the same batches."""
+
+    def __init__(self, kind: str, url: str) -> None:
+        super().__init__()
+        self.kind, self.url = kind, url
+        self.runner = asyncio.Runner()
+        self.stores: list[ValkeyStore] = []
+
+    @initialize(index=st.booleans(), fields=st.sampled_from([None, ["text"], ["text", "more[*]"]]))
+    def begin(self, index: bool, fields: list[str] | None) -> None:
+        config: Any = {"dims": DIMENSION, "embed": Counting(), "fields": fields} if index else None
+        self.oracle = Oracle(index=config)
+        prefix = new_prefix()
+        self.stores = [ValkeyStore(self.url, index=config, key_prefix=prefix) for _ in range(2)]
+
+    @rule(ops=BATCHES, which=st.integers(0, 1))
+    def batch(self, ops: list[Op], which: int) -> None:
+        store = self.stores[which]
+        found = self.runner.run(store.abatch(ops)) if self.kind == "async" else store.batch(ops)
+        assert seen(found) == seen(self.oracle.batch(ops))
+
+    def teardown(self) -> None:
+        with self.runner:  # Whatever ends this: an open loop's threads keep the process alive.
+            for store in self.stores:
+                self.runner.run(store.aclose(0))
+
+
+@pytest.mark.parametrize("room", ["room", "no room"])
+@pytest.mark.parametrize("shards", [1, 3])
+@pytest.mark.parametrize("kind", FACES)
+def test_batches_have_the_results_of_in_memory(
+    kind: str,
+    shards: int,
+    room: str,
+    valkey: LocalValkey,
+    three_shards: LocalCluster,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if room == "no room":
+        monkeypatch.setattr(limits, "MIRROR_ROWS", 3)
+    url = valkey.url if shards == 1 else three_shards.url
+    run_state_machine_as_test(
+        lambda: Beside(kind, url),  # type: ignore[arg-type]
+        settings=settings(
+            max_examples=15,
+            stateful_step_count=15,
+            deadline=None,
+            derandomize=True,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
