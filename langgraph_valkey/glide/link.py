@@ -1,6 +1,6 @@
 """The two links over GLIDE: one for threads, one for event loops.
 
-How calls travel stands in `exchange`, over what in `lanes`.
+How calls travel stands in `exchange`, over what in `blocking_lane` and `native_lane`.
 
 **Event loops.** GLIDE has one loop read the replies of all async clients of a
 process (see `clients`). `LoopLink` uses them on that loop only; calls from
@@ -30,6 +30,7 @@ from glide_sync.sync_commands import ft as sync_ft
 from langgraph_valkey import limits
 from langgraph_valkey.fork import renew_after_fork
 from langgraph_valkey.glide import scan, search
+from langgraph_valkey.glide.blocking_lane import BlockingLane
 from langgraph_valkey.glide.clients import (
     can_own_replies,
     check_server,
@@ -48,7 +49,8 @@ from langgraph_valkey.glide.exchange import (
     lane_of,
     raise_first,
 )
-from langgraph_valkey.glide.lanes import BlockingLane, Health, NativeLane, closed
+from langgraph_valkey.glide.health import Health, closed
+from langgraph_valkey.glide.native_lane import NativeLane
 from langgraph_valkey.link import Call, Reply, finish
 from langgraph_valkey.settings import ConnectionSettings
 from langgraph_valkey.vectors.index import Index, Nearest
