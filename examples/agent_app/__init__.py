@@ -11,14 +11,18 @@ was measured while you looked on. It needs ``langgraph-valkey[demo]``.
 ====================  ================================================================
 `__main__`            the command line
 `server`, `hub`       what the page asks for, and what it is told live
-`stage`               all that stands behind it: cluster, agent, books, and what was said
+`stage`, `faults`     all that stands behind it; and what its buttons do
+`watch`               how cluster and books are, several times a second
 `lab`, `shards`       the cluster: what breaks it, and how it is
 `agent_process`,      the agent's process, seen from the server; and how they talk
 `wire`
 `books`               the shop's database: stock, orders, payments
 `witness`             what customers were told, held against what is left of it
-`timeline`            what happened, in plain words and with what was measured
-`rounds`              random faults, and a verdict: ``python -m examples.agent_app.rounds``
+`timeline`,           what happened, in plain words and with what was measured
+`telling`
+`tally`               what the cache has spared
+`visitor`, `rounds`   somebody without a browser; random faults, and a verdict:
+                      ``python -m examples.agent_app.rounds``
 `agent`               what runs in the agent's process
 `shop`, `page`        the shop's documents; the page
 ====================  ================================================================

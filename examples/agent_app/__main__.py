@@ -47,12 +47,11 @@ def _run(given: argparse.Namespace) -> int:
     # Here, so that what is missing is said in a sentence, and --help is quick.
     import uvicorn
 
-    from examples.agent_app.agent_process import AgentAwayError
     from examples.agent_app.server import Page
     from examples.agent_app.stage import Options, Stage
-    from langgraph_valkey import LanggraphValkeyError
 
     stage = Stage(Options(given.data_dir, given.model, given.word_s))
+    page = Page(stage)
 
     class Server(uvicorn.Server):
         """Says where the page is, and lets pages go before it waits for them."""
@@ -72,10 +71,11 @@ def _run(given: argparse.Namespace) -> int:
     try:
         listening = socket.create_server((HOST, given.port))
     except OSError as error:
-        print(f"Port {given.port} can't be used: {error.strerror}. Choose another one with --port.")
+        told = f"Port {given.port} can't be used: {error.strerror}. Choose another one with --port."
+        print(told, file=sys.stderr)
         return 1
     config = uvicorn.Config(
-        Page(stage).application(), log_level="critical", timeout_graceful_shutdown=GRACE_S
+        page.application(), log_level="critical", timeout_graceful_shutdown=GRACE_S
     )
     print("Starting a cluster of six servers, a cache, and the agent ...", flush=True)
     server = Server(config)
@@ -84,10 +84,10 @@ def _run(given: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         print("\nStopped: nothing still runs.")
         return 0
-    except (LanggraphValkeyError, AgentAwayError) as error:
-        print(error, file=sys.stderr)
+    except SystemExit:
+        print(page.trouble or "The server did not start.", file=sys.stderr)
         return 1
-    return 0 if server.started else 1
+    return 0
 
 
 if __name__ == "__main__":

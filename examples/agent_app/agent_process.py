@@ -1,7 +1,8 @@
 """The agent's process, seen from the server: started, asked, killed, and started again.
 
 It is looked after as a supervisor does in production: whenever it has ended, another one
-is started. Nothing is handed over from one to the next but what is in the stores.
+takes its place. That one waits already, with everything imported, as a warm stand-by does.
+Nothing is handed over from one to the next but what is in the stores.
 """
 
 from __future__ import annotations
@@ -10,8 +11,10 @@ import asyncio
 import json
 import socket
 import sys
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 from examples.agent.documents import REPOSITORY
@@ -21,6 +24,7 @@ ANSWER_DEADLINE_S = 20.0
 """How long the agent may take to answer: a store that is away is asked for some seconds."""
 
 UP_DEADLINE_S = 30.0
+UP_POLL_S = 0.2
 LEAVE_DEADLINE_S = 8.0
 RESTART_PAUSE_S = 0.2
 
@@ -31,6 +35,19 @@ class AgentAwayError(Exception):
 
 class OutageError(Exception):
     """The agent could not ask a store; the text is the store's error."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Life:
+    """A process, and the way to talk to it."""
+
+    process: asyncio.subprocess.Process
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+
+    def kill(self) -> None:
+        with suppress(ProcessLookupError):
+            self.process.kill()
 
 
 class AgentProcess:
@@ -53,54 +70,67 @@ class AgentProcess:
         self.lives = 0
         self.trouble = ""
         self._on_event = on_event
-        self._process: asyncio.subprocess.Process | None = None
-        self._writer: asyncio.StreamWriter | None = None
+        self._now: _Life | None = None
+        self._next: asyncio.Task[_Life] | None = None
         self._answers: dict[int, asyncio.Future[Any]] = {}
         self._number = 0
         self._up = asyncio.Event()
         self._is_leaving = False
-        self._life: asyncio.Task[None] | None = None
+        self._living: asyncio.Task[None] | None = None
+
+    @property
+    def spare_pid(self) -> int | None:
+        """Process id of the one that waits; None if none does."""
+        waits = self._next
+        if waits is None or not waits.done() or waits.cancelled() or waits.exception():
+            return None
+        return waits.result().process.pid
 
     def start(self) -> None:
         """Begin to look after it."""
         self._is_leaving = False
-        self._life = asyncio.create_task(self._live())
+        self._living = asyncio.create_task(self._live())
 
     async def stop(self) -> None:
         """Let it leave; kill it if it does not."""
         self._is_leaving = True
-        process, life = self._process, self._life
-        if process is not None and process.returncode is None:
+        if self._now is not None and self._up.is_set():
+            process = self._now.process
             with suppress(AgentAwayError, OutageError, TimeoutError):
-                if self._up.is_set():
-                    await self.ask("leave", deadline_s=LEAVE_DEADLINE_S)
-                    await asyncio.wait_for(process.wait(), LEAVE_DEADLINE_S)
-            self.kill()
-        if life is not None:
-            await life
+                await self.ask("leave", deadline_s=LEAVE_DEADLINE_S)
+                await asyncio.wait_for(process.wait(), LEAVE_DEADLINE_S)
+        self.kill()
+        if self._living is not None:
+            await self._living
+        if self._next is not None:
+            waiting, self._next = await self._next, None
+            waiting.kill()
+            waiting.writer.close()
+            await waiting.process.wait()
 
     def kill(self) -> int | None:
         """End it at once (SIGKILL); the id that it had."""
-        process = self._process
-        if process is None or process.returncode is not None:
+        if self._now is None or self._now.process.returncode is not None:
             return None
-        with suppress(ProcessLookupError):
-            process.kill()
+        self._now.kill()
         self._up.clear()
         self.pid = None
-        return process.pid
+        return self._now.process.pid
 
     async def wait_up(self, deadline_s: float = UP_DEADLINE_S) -> None:
         """Wait until it answers.
 
         Raises:
-            AgentAwayError: It did not come up.
+            AgentAwayError: It did not come up, or says why it can't.
         """
-        try:
-            await asyncio.wait_for(self._up.wait(), deadline_s)
-        except TimeoutError:
-            why = f": {self.trouble}" if self.trouble else ""
-            raise AgentAwayError(f"the agent's process does not start{why}") from None
+        until_s = time.monotonic() + deadline_s
+        while not self._up.is_set():
+            if self.trouble:
+                raise AgentAwayError(f"the agent's process can't start: {self.trouble}")
+            if time.monotonic() > until_s:
+                raise AgentAwayError("the agent's process does not start in time")
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._up.wait(), UP_POLL_S)
 
     async def ask(
         self,
@@ -117,15 +147,14 @@ class AgentProcess:
             ValueError: It can't do that.
         """
         await self.wait_up()
-        writer = self._writer
-        if writer is None:
+        if self._now is None:
             raise AgentAwayError("the agent's process has just ended")
         self._number += 1
         number = self._number
         answer = asyncio.get_running_loop().create_future()
         self._answers[number] = answer
         try:
-            writer.write(packed({"ask": what, "number": number, "about": about or {}}))
+            self._now.writer.write(packed({"ask": what, "number": number, "about": about or {}}))
             return await asyncio.wait_for(answer, deadline_s)
         except TimeoutError:
             raise OutageError(f"no answer within {deadline_s:.0f} s") from None
@@ -141,11 +170,26 @@ class AgentProcess:
                 await asyncio.sleep(RESTART_PAUSE_S)
 
     async def _one_life(self) -> None:
+        life = await (self._next or self._hatch())
+        self._next, self._now = None, life
+        self.lives += 1
+        life.writer.write(packed({"ask": "begin", "number": 0, "about": self.place}))
+        try:
+            while line := await life.reader.readline():
+                self._heard(json.loads(line))
+        except (ConnectionError, ValueError):
+            pass  # It was killed in the middle of a word.
+        finally:
+            self._gone()
+        code = await life.process.wait()
+        self._on_event({"event": "down", "pid": life.process.pid, "code": code})
+
+    async def _hatch(self) -> _Life:
+        """Start a process that waits until it is told to begin."""
         ours, theirs = socket.socketpair()
         with theirs:
-            self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "examples.agent_app.agent"),
-                *("--wire", str(theirs.fileno()), "--place", json.dumps(self.place)),
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "examples.agent_app.agent", str(theirs.fileno())),
                 cwd=REPOSITORY,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.DEVNULL,
@@ -153,19 +197,8 @@ class AgentProcess:
                 pass_fds=(theirs.fileno(),),
                 start_new_session=True,  # Ctrl-C is for the server, which then ends this too.
             )
-        self.lives += 1
-        reader, self._writer = await asyncio.open_connection(sock=ours, limit=LINE_BYTES_MOST)
-        try:
-            while line := await reader.readline():
-                self._heard(json.loads(line))
-        except (ConnectionError, ValueError):
-            pass
-        finally:
-            self._gone()
-        await self._process.wait()
-        self._on_event(
-            {"event": "down", "pid": self._process.pid, "code": self._process.returncode}
-        )
+        reader, writer = await asyncio.open_connection(sock=ours, limit=LINE_BYTES_MOST)
+        return _Life(process, reader, writer)
 
     def _heard(self, message: Message) -> None:
         number = message.get("reply")
@@ -173,6 +206,8 @@ class AgentProcess:
             if message["event"] == "up":
                 self.pid, self.trouble = message["pid"], ""
                 self._up.set()
+                if self._next is None and not self._is_leaving:
+                    self._next = asyncio.create_task(self._hatch())
             elif message["event"] == "unable":
                 self.trouble = message["why"]
             self._on_event(message)
@@ -190,9 +225,9 @@ class AgentProcess:
     def _gone(self) -> None:
         self._up.clear()
         self.pid = None
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+        if self._now is not None:
+            self._now.writer.close()
+            self._now = None
         for answer in self._answers.values():
             if not answer.done():
                 answer.set_exception(AgentAwayError("the agent's process ended"))

@@ -11,11 +11,15 @@ from examples.agent_app.agent_process import AgentAwayError, OutageError
 from examples.agent_app.lab import SHARDS, Promotion, Strike
 from examples.agent_app.stage import Stage
 from examples.agent_app.timeline import counted, size
+from langgraph_valkey import LanggraphValkeyError
 
 CALM_DEADLINE_S = 60.0
 """How long turns and recoveries may take after a fault before it is compared all the same."""
 
 POLL_S = 0.1
+
+STRIKES = ("kill_primary", "freeze_primary", "kill_both")
+"""What takes a shard its primary: a replica must be there to follow it."""
 
 
 class BusyError(Exception):
@@ -29,14 +33,13 @@ class Faults:
         stage: What it is broken on.
 
     Attributes:
-        mending: Shards that are being mended.
         names: What each button is called.
     """
 
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
         self._lab = stage.lab
-        self.mending: set[int] = set()
+        self._mending = stage.watch.mending
         self._doing: dict[str, Callable[[int], Awaitable[dict[str, Any]]]] = {
             "hold_log": self._hold_log,
             "release_log": self._release_log,
@@ -61,8 +64,11 @@ class Faults:
         doing = self._doing[name]
         if not 0 <= shard < SHARDS:
             raise ValueError(f"there is no shard {shard}: give 0 to {SHARDS - 1}")
-        if shard in self.mending and name not in ("kill_agent", "resume"):
+        if shard in self._mending and name not in ("kill_agent", "resume"):
             raise BusyError(f"shard {shard} is being mended: wait until it is whole")
+        known = self._stage.watch.shard(shard)
+        if name in STRIKES and not (known and known.is_whole):
+            raise BusyError(f"shard {shard} has no replica that runs: resume what is frozen first")
         return await doing(shard)
 
     # --- the log, and refusals ----------------------------------------------------------
@@ -102,22 +108,22 @@ class Faults:
     # --- primaries ------------------------------------------------------------------------
 
     async def _kill_primary(self, shard: int) -> dict[str, Any]:
-        self.mending.add(shard)
+        self._mending.add(shard)
         try:
             strike = await asyncio.to_thread(self._lab.kill_primary, shard)
         except BaseException:
-            self.mending.discard(shard)
+            self._mending.discard(shard)
             raise
         self._tell_strike(strike, "killed", "killed (SIGKILL)")
         self._stage.soon(self._mend(strike))
         return {"pid": strike.pid, "port": strike.node.port}
 
     async def _freeze_primary(self, shard: int) -> dict[str, Any]:
-        self.mending.add(shard)
+        self._mending.add(shard)
         try:
             strike = await asyncio.to_thread(self._lab.freeze_primary, shard)
         except BaseException:
-            self.mending.discard(shard)
+            self._mending.discard(shard)
             raise
         self._tell_strike(strike, "frozen", "halted (SIGSTOP), its connections open")
         self._stage.soon(self._mend(strike))
@@ -145,7 +151,7 @@ class Faults:
 
     def _strike_agent(self) -> int | None:
         under_way = len(self._stage.running)
-        is_in_journal = self._stage.health.get("journal_entries") or 0
+        is_in_journal = self._stage.watch.health.get("journal_entries") or 0
         pid = self._stage.agent.kill()
         if pid is None:
             return None
@@ -159,8 +165,7 @@ class Faults:
         return pid
 
     def _tell_strike(self, strike: Strike, kind: str, how: str) -> None:
-        known = next((each for each in self._stage.shards if each.shard == strike.shard), None)
-        told = self._stage.health.get("shards", {}).get(known.identity if known else "", {})
+        told = self._stage.watch.health_of(strike.shard)
         text = f"Process {strike.pid} on port {strike.node.port}."
         if entries := told.get("journal_entries"):
             text += (
@@ -177,10 +182,10 @@ class Faults:
             promotion = await asyncio.to_thread(self._lab.promoted, strike)
             self._tell_promotion(strike, promotion)
             await asyncio.to_thread(self._lab.mend, strike)
-        except TimeoutError as error:
+        except (TimeoutError, LanggraphValkeyError) as error:
             self._stage.timeline.add("trouble", "The shard is not whole", f"{error}.", "bad")
         finally:
-            self.mending.discard(strike.shard)
+            self._mending.discard(strike.shard)
         await self._judge(strike.at_s)
 
     def _tell_promotion(self, strike: Strike, promotion: Promotion) -> None:
@@ -243,10 +248,10 @@ class Faults:
     def _is_calm(self) -> bool:
         stage = self._stage
         is_up = stage.agent.pid is not None and stage.is_recovered
-        return is_up and not stage.running and not self.mending
+        return is_up and not stage.running and not self._mending
 
     def _tell_books(self) -> None:
-        ledger = self._stage.ledger
+        ledger = self._stage.watch.ledger
         paid = [each for each in ledger["orders"] if each["state"] == "paid"]
         if not paid or ledger["wrong"]:
             return

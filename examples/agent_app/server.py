@@ -10,16 +10,20 @@ from pathlib import Path
 from typing import Any
 
 from starlette.applications import Starlette
+from starlette.datastructures import Headers
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from examples.agent.models import DemoError
 from examples.agent_app.agent_process import AgentAwayError, OutageError
 from examples.agent_app.faults import BusyError, Faults
 from examples.agent_app.stage import TEXT_LENGTH_MAX, Stage
+from langgraph_valkey import LanggraphValkeyError
 
 PAGE = Path(__file__).parent / "page"
 
@@ -44,9 +48,13 @@ class Page:
 
     Args:
         stage: What stands behind them.
+
+    Attributes:
+        trouble: Why it could not start; "" if it could.
     """
 
     def __init__(self, stage: Stage) -> None:
+        self.trouble = ""
         self._stage = stage
         self._faults = Faults(stage)
 
@@ -58,6 +66,9 @@ class Page:
             try:
                 await self._stage.start()
                 yield
+            except (LanggraphValkeyError, DemoError, AgentAwayError) as error:
+                self.trouble = str(error)
+                raise
             finally:
                 await self._stage.stop()
 
@@ -86,7 +97,7 @@ class Page:
         ]
         # A page of another site must not reach this one by a name of its own.
         hosts = Middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost"])
-        return Starlette(routes=routes, middleware=[hosts, Middleware(_Headers)], lifespan=lifespan)
+        return Starlette(routes=routes, middleware=[hosts, Middleware(_Guard)], lifespan=lifespan)
 
     # --- reading --------------------------------------------------------------------------
 
@@ -98,7 +109,7 @@ class Page:
         return StreamingResponse(events, media_type="text/event-stream")
 
     async def _state(self, _: Request) -> Any:
-        return {**await self._stage.state(), "mending": sorted(self._faults.mending)}
+        return await self._stage.state()
 
     async def _threads(self, _: Request) -> Any:
         return await self._stage.threads()
@@ -150,20 +161,30 @@ class Page:
         return {"version": await self._stage.edit(request.path_params["name"], text)}
 
 
-class _Headers:
-    """Puts `HEADERS` on every answer."""
+class _Guard:
+    """Lets no page of another site do anything, and puts `HEADERS` on every answer."""
 
-    def __init__(self, app: Any) -> None:
+    def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        async def sent(message: Any) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and _is_foreign(Headers(scope=scope)):
+            refusal = JSONResponse({"error": "this page is for itself alone"}, 403)
+            await refusal(scope, receive, send)
+            return
+
+        async def sent(message: Message) -> None:
             if message["type"] == "http.response.start":
                 ours = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
                 message = {**message, "headers": [*message.get("headers", []), *ours]}
             await send(message)
 
         await self._app(scope, receive, sent)
+
+
+def _is_foreign(headers: Headers) -> bool:
+    origin = headers.get("origin")
+    return origin is not None and origin != f"http://{headers.get('host')}"
 
 
 async def _answered(answer: Callable[[Request], Awaitable[Any]], request: Request) -> Response:

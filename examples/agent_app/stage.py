@@ -5,29 +5,27 @@ from __future__ import annotations
 import asyncio
 import secrets
 import shutil
-from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from examples.agent.models import OFFLINE, chat_model
 from examples.agent_app.agent_process import AgentAwayError, AgentProcess, OutageError
 from examples.agent_app.books import Books
 from examples.agent_app.hub import Hub
-from examples.agent_app.lab import SHARDS, Lab
-from examples.agent_app.shards import LAG_BOUND_S, ShardView
+from examples.agent_app.lab import Lab
+from examples.agent_app.shards import LAG_BOUND_S
 from examples.agent_app.tally import Tally
 from examples.agent_app.telling import Telling
 from examples.agent_app.timeline import Timeline
+from examples.agent_app.watch import LOOK_S, Watch
 from examples.agent_app.wire import Message
 from examples.agent_app.witness import Witness
+from langgraph_valkey import ConfigurationError
 
 DOCUMENTS = Path(__file__).parent / "shop"
 
-LOOK_S = 0.25
-"""How often it is looked at the cluster, and at the books."""
-
-CHART_S = 60.0
 TITLE_LENGTH = 60
 TEXT_LENGTH_MAX = 2000
 
@@ -74,8 +72,7 @@ class Stage:
         books: The shop's database.
         witness: What customers were told.
         running: Conversations with a turn under way, and its run.
-        shards: How the cluster was when it was last looked at.
-        health: What the agent last told of itself.
+        watch: How cluster and books are.
         is_recovered: Whether the agent that lives now has found nothing left to do.
     """
 
@@ -85,45 +82,46 @@ class Stage:
         self.lab = Lab()
         self.witness = Witness()
         self.running: dict[str, str] = {}
-        self.shards: list[ShardView] = []
-        self.health: dict[str, Any] = {}
         self.is_recovered = False
         self._options = options
         self._folder = options.folder.resolve()
         self._tally = Tally()
         self._telling = Telling(self)
-        self._lags: list[deque[float]] = [
-            deque(maxlen=round(CHART_S / LOOK_S)) for _ in range(SHARDS)
-        ]
         self._unaccepted: dict[str, Request] = {}
-        self._ledger: dict[str, Any] = {}
         self._looking: asyncio.Task[None] | None = None
         self._later: set[asyncio.Task[None]] = set()
-        self.books: Books
-        self.agent: AgentProcess
+        self.books = Books(self._folder / "shop.db")
+        place = {
+            "folder": str(self._folder),
+            "lag_bound_s": LAG_BOUND_S,
+            "replay": True,
+            "model": options.model,
+            "word_s": options.word_s,
+        }
+        self.agent = AgentProcess(place, self._heard)
+        self.watch = Watch(self.lab, self.books, self.hub)
+        self.watch.on_shards = self._telling.looked
+        self.watch.on_ledger = self._telling.books
 
     # --- life -------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Start everything, from nothing."""
-        await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
-        shutil.copytree(DOCUMENTS, self._folder / "documents")
-        self.books = Books(self._folder / "shop.db")
+        """Start everything, from nothing.
+
+        Raises:
+            ConfigurationError: The folder is somebody else's, or a server can't be had.
+            DemoError: There is no such model.
+            AgentAwayError: The agent can't start.
+        """
+        if self._options.model != OFFLINE:
+            await asyncio.to_thread(chat_model, self._options.model)  # Before anything is started.
+        await asyncio.to_thread(_empty, self._folder)
         await asyncio.to_thread(self.books.open_shop)
         await asyncio.to_thread(self.lab.start)
-        place = {
-            "url": self.lab.cluster.url,
-            "cache_url": self.lab.cache.url,
-            "folder": str(self._folder),
-            "lag_bound_s": LAG_BOUND_S,
-            "replay": True,
-            "model": self._options.model,
-            "word_s": self._options.word_s,
-        }
-        self.agent = AgentProcess(place, self._heard)
+        self.agent.place |= {"url": self.lab.cluster.url, "cache_url": self.lab.cache.url}
         self.agent.start()
-        await self._look()
-        self._looking = asyncio.create_task(self._look_on())
+        await self.watch.look()
+        self._looking = asyncio.create_task(self.watch.look_on())
         await self.agent.wait_up()
 
     async def stop(self) -> None:
@@ -149,13 +147,13 @@ class Stage:
         """All that a page needs to begin."""
         return {
             "threads": await self.threads(),
-            "cluster": self._cluster(),
-            "lags": [list(lags) for lags in self._lags],
+            "cluster": self.watch.cluster(),
+            "lags": [list(lags) for lags in self.watch.lags],
             "look_s": LOOK_S,
             "lag_bound_s": LAG_BOUND_S,
             "agent": self.agent_told(),
             "cache": self._tally.total,
-            "ledger": self._ledger,
+            "ledger": self.watch.ledger,
             "documents": self.documents(),
             "timeline": self.timeline.entries,
             "model": self._options.model,
@@ -212,6 +210,7 @@ class Stage:
             "up": self.agent.pid is not None,
             "replay": self.agent.place["replay"],
             "lives": self.agent.lives,
+            "spare": self.agent.spare_pid,
             "recovered": self.is_recovered,
             "trouble": self.agent.trouble,
         }
@@ -280,9 +279,14 @@ class Stage:
 
     async def _send(self, run: str, request: Request) -> None:
         """Have the agent take a request; until it is accepted it is sent to each new life."""
-        if self.agent.place["replay"]:
-            self._unaccepted[run] = request
-        await self.agent.ask(request.ask, request.about)
+        if not self.agent.place["replay"]:
+            await self.agent.ask(request.ask, request.about)
+            return
+        self._unaccepted[run] = request
+        with suppress(
+            AgentAwayError
+        ):  # The next life will get it: the same run is the same request.
+            await self.agent.ask(request.ask, request.about)
 
     async def _send_again(self) -> None:
         for request in list(self._unaccepted.values()):
@@ -299,7 +303,7 @@ class Stage:
             case "run":
                 self._heard_of_run(message)
             case "health":
-                self.health = message
+                self.watch.health = message
                 if self._tally.counted(message["cache"]):
                     self._telling.counted(self._tally.total)
                     self.hub.tell("cache", self._tally.total)
@@ -339,41 +343,21 @@ class Stage:
         self.is_recovered = False
         self.running.clear()
         self._tally.ended()
-        self.health = {}
+        self.watch.health = {}
         self._tell_agent()
 
     def _tell_agent(self) -> None:
         self.hub.tell("agent", self.agent_told())
 
-    # --- looking on -----------------------------------------------------------------------
 
-    async def _look_on(self) -> None:
-        while True:
-            await asyncio.sleep(LOOK_S)
-            await self._look()
-
-    async def _look(self) -> None:
-        self.shards = await asyncio.to_thread(self.lab.look)
-        for lags, shard in zip(self._lags, self.shards, strict=True):
-            lags.append(round(shard.lag_s, 3))
-        self._telling.looked(self.shards)
-        self.hub.tell("cluster", self._cluster())
-        ledger = await asyncio.to_thread(self.books.ledger)
-        if ledger != self._ledger:
-            self._ledger = ledger
-            self._telling.books(ledger)
-            self.hub.tell("ledger", ledger)
-
-    @property
-    def ledger(self) -> dict[str, Any]:
-        """The books, as they were when they were last looked at."""
-        return self._ledger
-
-    def _cluster(self) -> dict[str, Any]:
-        known = self.health.get("shards", {})
-        return {
-            "shards": [{**each.told(), **known.get(each.identity, {})} for each in self.shards],
-            "journal_bytes": self.health.get("journal_bytes"),
-            "journal_entries": self.health.get("journal_entries"),
-            "recoveries": self.health.get("recoveries"),
-        }
+def _empty(folder: Path) -> None:
+    """Make a folder as it is when the shop opens: with its help pages, and nothing else."""
+    is_ours = (folder / "shop.db").exists() or (folder / "documents").exists()
+    if folder.exists() and any(folder.iterdir()):
+        if not is_ours:
+            raise ConfigurationError(
+                f"{folder} holds something that is not this demo's, and would be emptied: "
+                "choose another --data-dir"
+            )
+        shutil.rmtree(folder)
+    shutil.copytree(DOCUMENTS, folder / "documents")

@@ -1,14 +1,13 @@
-"""The agent's process: ``python -m examples.agent_app.agent``; the server starts it."""
+"""The agent's process: ``python -m examples.agent_app.agent SOCKET``; the server starts it."""
 
 from __future__ import annotations
 
-import argparse
-import json
 import logging
 import os
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,11 +62,13 @@ class Process:
 
     Args:
         wire: To the server.
+        heard: What comes from there.
         place: Where everything is.
     """
 
-    def __init__(self, wire: Wire, place: Place) -> None:
+    def __init__(self, wire: Wire, heard: Iterator[Message], place: Place) -> None:
         self._wire = wire
+        self._heard = heard
         folder = Path(place.folder)
         primary = f"sqlite:///{folder / 'shop.db'}"
         shop = Books(folder / "shop.db")
@@ -90,7 +91,7 @@ class Process:
         self._wire.tell("up", pid=os.getpid(), replays=self._keeping.replays)
         for work in (self._recover, self._tell_health):
             threading.Thread(target=work, daemon=True).start()
-        for message in self._wire.heard():
+        for message in self._heard:
             if message["ask"] == "leave":
                 self._desk.leave()
                 self._keeping.close()
@@ -193,16 +194,16 @@ def _models(place: Place) -> tuple[BaseChatModel, BaseChatModel]:
 
 
 def main() -> int:
-    """Run the process; returns its exit code."""
-    parser = argparse.ArgumentParser(prog="python -m examples.agent_app.agent")
-    parser.add_argument("--wire", type=int, required=True)
-    parser.add_argument("--place", required=True)
-    given = parser.parse_args()
+    """Wait for the word to begin, and run; returns the exit code."""
     for name in ("langgraph_valkey", "rag_cache"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # The page tells it.
-    wire = Wire(given.wire)
+    wire = Wire(int(sys.argv[1]))
+    heard = wire.heard()
+    begin = next(heard, None)
+    if begin is None:
+        return 0
     try:
-        process = Process(wire, Place(**json.loads(given.place)))
+        process = Process(wire, heard, Place(**begin["about"]))
     except (DemoError, LanggraphValkeyError) as error:
         wire.tell("unable", why=str(error))
         return 1
@@ -212,6 +213,4 @@ def main() -> int:
 
 if __name__ == "__main__":
     # Turns under way must not hold it up: whoever recovers brings them to their end.
-    code = main()
-    sys.stdout.flush()
-    os._exit(code)
+    os._exit(main())

@@ -29,7 +29,7 @@ from langgraph_valkey import (
     ValkeySaver,
 )
 
-OWNER_ALIVE_S = 3.0
+OWNER_ALIVE_S = 2.0
 """After how long of silence a process counts as dead. Short, since people look on."""
 
 WAIT_S = 20.0

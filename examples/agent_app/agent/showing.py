@@ -18,7 +18,10 @@ def message_shown(message: BaseMessage) -> dict[str, Any]:
     if str(message.id or "").startswith(NOTE):
         return {**shown, "role": "note"}
     if isinstance(message, AIMessage):
-        calls = [{"name": call["name"], "args": call["args"]} for call in message.tool_calls]
+        calls = [
+            {"id": call["id"], "name": call["name"], "args": call["args"]}
+            for call in message.tool_calls
+        ]
         return {**shown, "role": "agent", "calls": calls}
     if isinstance(message, ToolMessage):
         return {
