@@ -44,6 +44,21 @@ def test_a_skip_is_a_failure(pytester: pytest.Pytester, way: str) -> None:
     done.stdout.fnmatch_lines("NOT RUN: test_one.py*")
 
 
+@pytest.mark.parametrize(
+    ("environment", "ends"),
+    [("", pytest.ExitCode.OK), ("true", pytest.ExitCode.TESTS_FAILED)],
+)
+def test_a_browser_may_be_missing_but_not_in_ci(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, environment: str, ends: int
+) -> None:
+    monkeypatch.delenv("CI", raising=False)
+    if environment:
+        monkeypatch.setenv("CI", environment)
+    pytester.makeini("[pytest]\nmarkers = browser")
+    marked = "import pytest\n@pytest.mark.browser\n" + WAYS["mark"].partition("\n")[2]
+    assert run(pytester, marked, "-p", "tests.no_skips").ret == ends
+
+
 def test_all_run_is_a_success(pytester: pytest.Pytester) -> None:
     assert run(pytester, PASSES, "-p", "tests.no_skips").ret == pytest.ExitCode.OK
 

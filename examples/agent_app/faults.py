@@ -85,6 +85,8 @@ class Faults:
         return {}
 
     async def _release_log(self, shard: int) -> dict[str, Any]:
+        if not self._lab.is_held(shard):
+            return {}
         await asyncio.to_thread(self._lab.release_log, shard)
         self._stage.timeline.add(
             "released", f"The log of shard {shard} goes on", "Everything accepted is persisted."
@@ -130,6 +132,8 @@ class Faults:
         return {"pid": strike.pid, "port": strike.node.port}
 
     async def _resume(self, shard: int) -> dict[str, Any]:
+        if not self._lab.is_frozen(shard):
+            return {}
         await asyncio.to_thread(self._lab.resume, shard)
         self._stage.timeline.add(
             "resumed",
@@ -242,7 +246,8 @@ class Faults:
             text = f"Acknowledged, shown, and gone for good: {'; '.join(gone)}."
             title = f"Lost: {counted(len(gone), 'message')}"
             stage.timeline.add("missing", title, text, "bad", **numbers)
-        self._tell_books()
+        if verdict.is_right:
+            self._tell_books()
         stage.hub.tell("refresh", {})
 
     def _is_calm(self) -> bool:

@@ -91,6 +91,15 @@ class Lab:
         """The shard that a conversation lives in."""
         return self.cluster.shard_of(f"{{{thread}}}")
 
+    def is_held(self, shard: int) -> bool:
+        """Whether a shard's log is held."""
+        with self._lock:
+            return shard in self._held
+
+    def is_frozen(self, shard: int) -> bool:
+        """Whether a node of a shard is frozen."""
+        return any(node.frozen for node in self.cluster.nodes if node.shard == shard)
+
     def look(self) -> list[ShardView]:
         """How the shards are now."""
         with self._lock:

@@ -157,6 +157,8 @@ def _ordering(wanted: tuple[str, int], done: dict[str, Any]) -> AIMessage:
             f"Thank you! Order {order_id} is paid: {count} x {name}, {money(cents)}. "
             "It leaves our warehouse today if it is before 15:00, and tomorrow otherwise."
         )
+    if isinstance(charged, dict) and not charged.get("cancelled"):
+        return AIMessage(f"Order {order_id} was paid before, so I can't cancel it any more.")
     return AIMessage(f"All right: order {order_id} is cancelled, and nothing was charged.")
 
 

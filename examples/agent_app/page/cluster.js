@@ -53,7 +53,7 @@ export class Cluster {
 
   card(shard) {
     const part = {
-      here: make("span", { class: "tag here", hidden: true }, "this chat"),
+      here: make("span", { class: "tag here", hidden: true }, "chat"),
       state: make("span", { class: "state" }),
       nodes: make("ul", { class: "nodes" }),
       lag: make("dd"), journal: make("dd"), watermark: make("dd"),

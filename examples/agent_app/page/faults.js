@@ -4,7 +4,7 @@ import { ask, find, make, show } from "./elements.js";
 
 const BUTTONS = [
   { id: "log", group: "Log", word: "Hold the log", fault: "hold_log",
-    off: ["Let the log go on", "release_log"], isOn: (shard) => shard.held,
+    off: ["Release the log", "release_log"], isOn: (shard) => shard.held,
     why: "What is accepted from now on is acknowledged, and not persisted" },
   { id: "kill", group: "Primary", word: "Kill", fault: "kill_primary", danger: true,
     why: "SIGKILL: what is not persisted is lost" },
@@ -16,7 +16,7 @@ const BUTTONS = [
     why: "Reads go on, each write is refused" },
   { id: "agent", group: "Agent", word: "Kill", fault: "kill_agent", danger: true,
     why: "SIGKILL: its journal is gone with it" },
-  { id: "both", group: "Agent", word: "Kill, with the primary", fault: "kill_both", danger: true,
+  { id: "both", group: "Agent", word: "Kill with primary", fault: "kill_both", danger: true,
     why: "Both at once: nobody is left who could replay" },
 ];
 

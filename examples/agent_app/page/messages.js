@@ -21,7 +21,8 @@ function outcome(name, result) {
   if (found === null) return result.text;
   if (found.refused) return `refused: ${found.refused}`;
   if (found.charged !== undefined) return `${money(found.charged)} charged for order ${found.order_id}`;
-  if (found.cancelled !== undefined) return `order ${found.order_id} cancelled, nothing charged`;
+  if (found.cancelled === false) return `order ${found.order_id} was paid before, and stays`;
+  if (found.cancelled) return `order ${found.order_id} cancelled, nothing charged`;
   if (found.order_id !== undefined) return `${found.count} × ${found.product} reserved, order ${found.order_id}`;
   return Array.isArray(found) ? `${found.length} found` : result.text;
 }
