@@ -33,6 +33,7 @@ from langgraph_valkey.primary.memories import (
     BucketStanding,
     NewMemory,
     Recorded,
+    bucket_key,
 )
 from langgraph_valkey.sql.store import SqlStore
 from tests.dynamo_ground import Wire, answer_lost, new_store, refused
@@ -225,6 +226,22 @@ def test_others_that_are_always_faster(store: DynamoStore, dynamo: Any, wire: Wi
     with pytest.raises(OutcomeUnknown, match="an answer was lost: call again"):
         finish(store.blocking.put_memories(SPACE, [new(b"c")]))
     assert {each.name for each in finish(other.memories(SPACE, HERE, limit=9))} == {b"a", b"other"}
+
+
+def test_a_primary_that_is_entered_meanwhile_is_told(
+    store: DynamoStore, dynamo: Any, wire: Wire
+) -> None:
+    """Who entered it may have read all memories before this one could be read."""
+    other = DynamoStore(store.table, client=dynamo).blocking
+
+    def entered(call: Callable[..., Any], parameters: dict[str, Any]) -> Any:
+        assert finish(other.enter(bucket_key(SPACE, HERE), "p2")).accepted
+        return call(**parameters)
+
+    finish(other.enter(bucket_key(SPACE, HERE), "p1"))
+    wire.plan["transact_write_items"] = [entered]
+    recorded = finish(store.blocking.put_memories(SPACE, [new(b"a")]))
+    assert recorded.identities == {HERE: "p2"}
 
 
 def test_a_transaction_that_is_in_another_one_s_way(store: DynamoStore, wire: Wire) -> None:

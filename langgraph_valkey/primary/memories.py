@@ -211,6 +211,11 @@ class Putting:
         """Those into which something is to be put now."""
         return list(dict.fromkeys(bucket for bucket, _ in self.left))
 
+    @property
+    def is_begun(self) -> bool:
+        """Whether it was tried before."""
+        return bool(self._first)
+
     def begin(self, numbers: Mapping[str, int]) -> None:
         """A try begins to put what is left.
 

@@ -33,7 +33,7 @@ from langgraph_valkey.primary.memories import (
     corpus_of,
 )
 from langgraph_valkey.primary.records import digest_of
-from langgraph_valkey.sql.database import Progress, SqlPart, Transaction
+from langgraph_valkey.sql.database import SqlPart
 from langgraph_valkey.sql.schema import ROOM, now_s
 from langgraph_valkey.sql.versions import TOGETHER, lock_corpora
 
@@ -44,19 +44,10 @@ class SqlMemories(SqlPart):
     async def put_memories(self, space: str, items: Sequence[NewMemory]) -> Recorded:
         """Put memories, or delete them; see `Memories`."""
         putting = Putting(items, ROOM)
-        tries: list[Progress] = []
+        return await self._database.write(lambda at: self._put(at, space, putting))
 
-        async def work(transaction: Transaction, progress: Progress) -> Recorded:
-            may_be_done = any(each.committing for each in tries)
-            tries.append(progress)
-            return await transaction.run(
-                lambda at: self._put(at, space, putting, may_be_done=may_be_done)
-            )
-
-        return await self._database.transact(work)
-
-    def _put(self, at: Connection, space: str, putting: Putting, *, may_be_done: bool) -> Recorded:
-        if may_be_done:
+    def _put(self, at: Connection, space: str, putting: Putting) -> Recorded:
+        if putting.is_begun:
             # What the tries before have done shows under the lock, and does not change.
             self._lock(at, space, putting.buckets, step=0)
             putting.compare(self._there(at, space, putting.places))

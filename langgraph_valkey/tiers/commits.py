@@ -181,7 +181,8 @@ class TierCommits:
 
         What an unsettled run has committed stays, and so does what is to be sent. The
         same key would be applied again after this: let them grow older than any turn
-        may wait to be resumed, or a client may ask again.
+        may wait to be resumed, or a client may ask again. Tombstones are also what is
+        left of a store's durable memories that were deleted or have expired.
 
         Args:
             older_than_s: The age, in seconds: months rather than days. Tombstones are
