@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from rag_cache.entries import Card
 from rag_cache.guards.guard import Asked, Candidate, Guard
 from rag_cache.results import Refusal
 from rag_cache.shelves import Filed
@@ -45,6 +46,11 @@ class Judge:
         self.threshold = threshold
         self.guards = tuple(guards)
 
+    def warm_up(self) -> None:
+        """Have guards load what they know: a lookup has no time for that."""
+        question = "Is it ready?"
+        self.judge(question, [(1.0, Filed("", Card(question, "", ())))], None)
+
     def judge(
         self,
         question: str,
@@ -58,6 +64,8 @@ class Judge:
             found: The nearest entries of the scope with their cosines, the best first.
             documents: Ids of the current top documents, where they are known.
         """
+        if not found or not found[0][0] >= self.threshold:  # NaN is neither.
+            return Judged(nearest=found)
         nearest = tuple(
             Candidate(filed.card.question, score, filed.card.answer, filed.card.documents)
             for score, filed in found

@@ -85,6 +85,7 @@ class SemanticCache(PlainFace):
             guards = DEFAULT_GUARDS if calibration is None else calibration.guards
         self.settings = settings
         self.judge = Judge(threshold, guards)
+        self.judge.warm_up()
         self._meter = Meter(prices)
         self._embedder = Embedder(embedder)
         self._standings = Standings(self._wake)

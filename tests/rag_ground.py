@@ -83,7 +83,9 @@ class Caches:
         # A lookup may take long on a busy machine: what is too slow has tests of its own.
         fixed = {"embedder": Bag(), "guards": (), "threshold": 0.8, "lookup_deadline_ms": 2000}
         given = {**fixed, **self._given, **settings}
-        return self._stack.enter_context(SemanticCache(self._url, **given))
+        made = self._stack.enter_context(SemanticCache(self._url, **given))
+        made.setup()  # Making tables may take long, too.
+        return made
 
 
 @contextmanager

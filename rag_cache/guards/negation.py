@@ -8,6 +8,8 @@ from rag_cache.guards.guard import Asked, Candidate
 from rag_cache.guards.lexicon import OPPOSITES, PREFIXES
 from rag_cache.guards.words import Parsed, parsed, stem
 
+_BEGINNINGS = {prefix[:2] for prefix in PREFIXES}
+
 
 class Negation:
     """Refuses where one question is negative and the other is not, or asks for the opposite.
@@ -34,6 +36,8 @@ class Negation:
 def _turned(one: Parsed, other: Parsed) -> tuple[str, str] | None:
     """A word of one, and the same with a prefix of the other."""
     plain = {each.replace("-", ""): each for each in other.words}
+    if _BEGINNINGS.isdisjoint([each[:2] for each in plain]):
+        return None
     # A stem begins as its word does, so most words need not be looked at.
     prefixed = {prefix: [each for each in plain if each[:2] == prefix[:2]] for prefix in PREFIXES}
     words = [word for word in set(one.words) - set(other.words) if len(word) > 2]
@@ -50,12 +54,24 @@ def _axes() -> list[tuple[frozenset[str], frozenset[str]]]:
     return [(frozenset(map(stem, one)), frozenset(map(stem, other))) for one, other in OPPOSITES]
 
 
+@cache
+def _sides() -> dict[str, list[tuple[int, int]]]:
+    """Of each stem the axes that it is on, and on which side of them."""
+    found: dict[str, list[tuple[int, int]]] = {}
+    for axis, sides in enumerate(_axes()):
+        for side, stems in enumerate(sides):
+            for each in stems:
+                found.setdefault(each, []).append((axis, side))
+    return found
+
+
 def _opposed(one: Parsed, other: Parsed) -> tuple[str, str] | None:
     """A word of one whose opposite, which it has not, is in the other."""
-    ours, theirs = set(one.stems), set(other.stems)
-    for first, second in _axes():
-        for here, there in ((first, second), (second, first)):
-            mine, opposite = here & ours, there & theirs
-            if mine and opposite and not there & ours and not here & theirs:
-                return min(mine), min(opposite)
+    sides, axes = _sides(), _axes()
+    touched = {at for each in one.stems if each in sides for at in sides[each]}
+    for axis, side in sorted(touched):
+        here, there = axes[axis][side], axes[axis][1 - side]
+        opposite = there.intersection(other.stems)
+        if opposite and there.isdisjoint(one.stems) and here.isdisjoint(other.stems):
+            return min(here.intersection(one.stems)), min(opposite)
     return None
