@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from langchain_core.caches import InMemoryCache
+from langchain_core.globals import set_llm_cache
 from langchain_core.language_models.fake import FakeListLLM
 from langchain_core.load import dumps
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
@@ -56,6 +57,17 @@ async def test_a_similar_question_gets_the_answer_as_langchain_gives_it(
     counted = cache.stats()
     assert (counted.tokens_in, counted.tokens_out, counted.hits) == (7, 3, {"process": 1})
     assert counted.saved_s > 0
+
+
+async def test_as_the_cache_of_the_whole_process(caches: Caches, kind: str) -> None:
+    model = Chat()
+    set_llm_cache(LLMCache(caches()))
+    try:
+        for question in (QUESTION, SIMILAR):
+            await ask(kind, model, question)
+    finally:
+        set_llm_cache(None)
+    assert model.times == 1
 
 
 async def test_unrelated_questions_under_one_system_prompt_are_never_served(

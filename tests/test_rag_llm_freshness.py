@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from langchain_core.load import dumps
 from langchain_core.messages import AIMessage, HumanMessage
-from langchain_core.outputs import ChatGeneration, ChatResult
+from langchain_core.outputs import ChatGeneration, ChatResult, Generation
 
 from rag_cache.faces import LLMCache
+from rag_cache.faces.llm_cache import AWAITED_MOST, _awaited
 from tests.rag_ground import Caches
 from tests.rag_models import Chat, ask
 
@@ -181,3 +182,26 @@ async def test_what_may_not_be_kept_costs_nobody_an_answer(
     for _ in range(2):
         assert (await ask(kind, model, QUESTION)).content == answer.content
     assert (model.times, cache.stats().stored) == (2, 0)
+
+
+@pytest.mark.parametrize("value", ["text", [], [{"text": 5, "info": None}], [{"message": "x"}]])
+async def test_what_is_no_answer_is_not_served(caches: Caches, kind: str, value: Any) -> None:
+    """As another program, or another release, may have stored it."""
+    cache = caches()
+    llm_cache = LLMCache(cache)
+    model = Chat(cache=llm_cache)
+    question, scope = llm_cache.place(dumps([HumanMessage(QUESTION)]), llm_string(model))
+    assert cache.store(question, scope, value)
+    assert (await ask(kind, model, QUESTION)).content
+    assert model.times == 1
+
+
+def test_misses_that_are_never_answered_are_bounded(caches: Caches) -> None:
+    llm_cache = LLMCache(caches())
+    for n in range(AWAITED_MOST + 20):
+        assert llm_cache.lookup(f"prompt {n}", "model") is None
+    assert len(_awaited.get({})) == AWAITED_MOST
+    llm_cache.update("prompt 0", "model", [Generation(text="forgotten")])
+    llm_cache.update(f"prompt {AWAITED_MOST}", "model", [Generation(text="awaited")])
+    assert len(_awaited.get({})) == AWAITED_MOST - 1
+    assert llm_cache.lookup("prompt 0", "model") == [Generation(text="forgotten")]

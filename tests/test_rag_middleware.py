@@ -237,6 +237,34 @@ async def test_models_chosen_by_a_runs_configuration_go_past_the_cache(
     assert times == 2
 
 
+async def test_which_tool_must_be_called_is_compared_exactly(caches: Caches, kind: str) -> None:
+    cache = caches()
+    middleware, model = CacheMiddleware(cache), Chat()
+
+    def handler(request: Any) -> Any:
+        return ModelResponse(result=[model.invoke(request.messages)])
+
+    async def ahandler(request: Any) -> Any:
+        return handler(request)
+
+    async def asks(choice: Any, question: str = QUESTION) -> int:
+        messages: Any = [HumanMessage(question)]
+        request: Any = ModelRequest(model=model, messages=messages, tool_choice=choice)
+        before = model.times
+        if kind == "async":
+            await middleware.awrap_model_call(request, ahandler)
+        else:
+            middleware.wrap_model_call(request, handler)
+        return model.times - before
+
+    assert [await asks(None), await asks("any"), await asks("any")] == [1, 1, 0]
+    # Nor is anything served that is no answer of a model.
+    once = middleware._once(ModelRequest(model=model, messages=[HumanMessage("else")]))
+    assert once is not None
+    assert cache.store("else", once._scope, "no message")
+    assert await asks(None, "else") == 1
+
+
 @pytest.mark.parametrize("failure", [RuntimeError, TypeError, ValueError])
 async def test_what_a_model_raises_is_raised(
     caches: Caches, kind: str, failure: type[Exception]

@@ -71,3 +71,19 @@ async def test_other_findings_make_another_answer(caches: Caches, kind: str) -> 
     said = await asked(kind, agent, QUESTION)
     assert said[-1].content == "It says: at ten"
     assert model.times == 4
+
+
+async def test_tools_of_the_provider(caches: Caches, kind: str) -> None:
+    """They are dicts that LangChain hands on as they are."""
+    cache = caches()
+    tools = [{"type": "web_search_1", "name": "search"}, {"type": "web_search_2", "name": "search"}]
+    for each in tools:
+        model = Chat()
+        for question in (QUESTION, SIMILAR):
+            await asked(kind, agent_of(model, CacheMiddleware(cache), tools=[each]), question)
+        assert model.times == 1
+    unknown = [{"type": "web_search_1", "client": object()}]
+    model = Chat()
+    for _ in range(2):
+        await asked(kind, agent_of(model, CacheMiddleware(cache), tools=unknown), QUESTION)
+    assert model.times == 2

@@ -214,6 +214,16 @@ async def test_results_live_as_long_as_is_said(
         assert any(isinstance(ms, int) and least_s < ms / 1000 <= most_s for ms in lives)
 
 
+async def test_what_are_no_documents_is_not_served(caches: Caches, kind: str) -> None:
+    """As another program, or another release, may have stored it."""
+    cache = caches()
+    retriever = around(cache, Library(found=documents(a="1")))
+    once = retriever._once(QUESTION, {})
+    assert once is not None
+    assert cache.store(QUESTION, once._scope, ["a text"])
+    assert await ask(kind, retriever, QUESTION) == documents(a="1")
+
+
 async def test_calls_past_the_cache(caches: Caches, kind: str) -> None:
     cache = caches()
     library = Library(found=documents(a="1"))

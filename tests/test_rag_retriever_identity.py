@@ -72,3 +72,19 @@ def test_what_can_not_be_told_from_others_needs_an_identity(caches: Caches, unkn
     with pytest.raises(ConfigurationError, match="identity"):
         CachedRetriever(retriever=unknown, cache=caches())
     assert CachedRetriever(retriever=unknown, cache=caches(), identity="x")
+
+
+async def test_a_parameter_that_is_changed_counts_from_then_on(caches: Caches, kind: str) -> None:
+    store = InMemoryVectorStore(Bag())
+    store.add_documents(documents(hours="1", map="1", menu="1"))
+    inner = store.as_retriever(search_kwargs={"k": 1})
+    retriever = CachedRetriever(retriever=inner, cache=caches())
+    assert len(await ask(kind, retriever, QUESTION)) == 1
+    inner.search_kwargs["k"] = 2
+    assert len(await ask(kind, retriever, QUESTION)) == 2
+    # What can't be told from another goes past the cache.
+    inner.search_kwargs["filter"] = lambda document: document.metadata["source"] == "map"
+    [found] = await ask(kind, retriever, QUESTION)
+    inner.search_kwargs["filter"] = lambda document: document.metadata["source"] == "menu"
+    [other] = await ask(kind, retriever, QUESTION)
+    assert (found.metadata["source"], other.metadata["source"]) == ("map", "menu")

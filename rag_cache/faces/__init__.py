@@ -10,8 +10,9 @@ name                is                                     keeps
 `NodeCache`         LangGraph's `BaseCache`                what nodes of a graph return
 ==================  =====================================  ===============================
 
-All of them go over one `SemanticCache`, which whoever made it closes. Each module is
-imported when its name is first used; only `CacheMiddleware` needs the ``agents`` extra.
+`evidence_of` makes evidence of documents that were found. All faces go over one
+`SemanticCache`, which whoever made it closes. Each module is imported when its name is first
+used; only `CacheMiddleware` needs the ``agents`` extra.
 """
 
 from __future__ import annotations
@@ -21,12 +22,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rag_cache.faces.embeddings import CachedEmbeddings
+    from rag_cache.faces.evidence import evidence_of
     from rag_cache.faces.llm_cache import LLMCache
     from rag_cache.faces.middleware import CacheMiddleware
     from rag_cache.faces.node_cache import NodeCache
     from rag_cache.faces.retriever import CachedRetriever
 
-__all__ = ["CacheMiddleware", "CachedEmbeddings", "CachedRetriever", "LLMCache", "NodeCache"]
+__all__ = [
+    "CacheMiddleware",
+    "CachedEmbeddings",
+    "CachedRetriever",
+    "LLMCache",
+    "NodeCache",
+    "evidence_of",
+]
 
 _HOMES = {
     "CacheMiddleware": "middleware",
@@ -34,6 +43,7 @@ _HOMES = {
     "CachedRetriever": "retriever",
     "LLMCache": "llm_cache",
     "NodeCache": "node_cache",
+    "evidence_of": "evidence",
 }
 
 

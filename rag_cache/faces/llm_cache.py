@@ -28,6 +28,10 @@ An answer whose documents can't be told (None, or an exception) is not kept. One
 its way while a document changed is refused: between `lookup` and `update` the fence is kept
 where only the same call finds it.
 
+**Many at once.** LangChain gives its caches no way to let others wait for an answer that is on
+its way: equal questions that miss at once are all answered by the model. `CacheMiddleware` and
+`SemanticCache.get_or_compute` ask it once.
+
 **Streaming.** LangChain asks no cache when a model is streamed with `stream` or `astream`.
 `LLMCache.for_streaming` returns a copy of a chat model that does.
 """

@@ -29,6 +29,7 @@ cache, and so do models that are chosen by a run's configuration.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -56,6 +57,8 @@ except ImportError as failure:
 
 if TYPE_CHECKING:
     from rag_cache.semantic_cache import SemanticCache
+
+_log = logging.getLogger("rag_cache")
 
 Request: TypeAlias = ModelRequest[Any]
 Response: TypeAlias = ModelResponse[Any]
@@ -172,6 +175,11 @@ class CacheMiddleware(AgentMiddleware[Any, Any, Any]):
         if tenant is None:
             return None
         system = [] if request.system_message is None else [request.system_message]
+        try:
+            tools = [_digest_of_tool(tool) for tool in request.tools]
+        except Exception:  # noqa: BLE001 - whatever a tool's schema raises
+            _log.exception("a tool can't be told from others, so nothing is cached with it")
+            return None
         taken = take_apart(dumps([*system, *request.messages]), self._question_in)
         # What LangChain's own cache tells models apart by.
         model = request.model._get_llm_string(**request.model_settings)  # noqa: SLF001
@@ -180,7 +188,7 @@ class CacheMiddleware(AgentMiddleware[Any, Any, Any]):
             {"choice": str(request.tool_choice)},
             system_prompt=taken.system,
             history=taken.rest,
-            tools=[_digest_of_tool(tool) for tool in request.tools],
+            tools=tools,
             model=digest_of("model", model).hex(),
         )
 
@@ -217,5 +225,5 @@ def _answer(found: Response | Hit) -> Response | None:
 
 def _digest_of_tool(tool: Any) -> str:
     """What a model is told of a tool."""
-    told = json.dumps(convert_to_openai_tool(tool), sort_keys=True, default=repr)
-    return digest_of("tool", told).hex()
+    told = tool if isinstance(tool, dict) else convert_to_openai_tool(tool)
+    return digest_of("tool", json.dumps(told, sort_keys=True)).hex()

@@ -81,7 +81,6 @@ class CachedRetriever(BaseRetriever):
     ttl_s: float | None = None
 
     _owner: Owner = PrivateAttr()
-    _told: Any = PrivateAttr()
 
     def model_post_init(self, context: Any, /) -> None:
         """Refuse what can't be right."""
@@ -89,7 +88,7 @@ class CachedRetriever(BaseRetriever):
         if self.ttl_s is not None:
             check_ttl(self.ttl_s)
         self._owner = Owner("retriever", self.tenant, self.corpus)
-        self._told = _identity(self.retriever) if self.identity is None else self.identity
+        self._told()
 
     # --- as LangChain calls it -------------------------------------------------------------
 
@@ -132,16 +131,20 @@ class CachedRetriever(BaseRetriever):
         """Forget results; see `clear`."""
         await self._owner.aclear(self.cache, tenant)
 
+    def _told(self) -> Any:
+        """What tells the retriever from others now: its parameters may be changed any time."""
+        return _identity(self.retriever) if self.identity is None else self.identity
+
     def _once(self, query: str, arguments: Mapping[str, Any]) -> Once[list[Document]] | None:
         """The retrieval for all who ask the same; None if nothing is cached for this call."""
         tenant = self._owner.tenant_now()
         if tenant is None or not normalized(query):
             return None
         try:
-            told = {"retriever": self._told, "arguments": arguments}
+            told = {"retriever": self._told(), "arguments": arguments}
             scope = self._owner.scope(tenant, told)
-        except TypeError:
-            return None  # An argument that can't be compared might be somebody's filter.
+        except (TypeError, ConfigurationError):
+            return None  # What can't be compared might be somebody's filter.
 
         def describe(documents: list[Document]) -> Computed | None:
             evidence = evidence_of(documents, self.id_key, self.version_key)
