@@ -22,7 +22,7 @@ from collections import Counter
 from pathlib import Path
 
 from langgraph_valkey.local import LocalValkey
-from rag_cache import Hit, Scope, SemanticCache
+from rag_cache import Fence, Miss, Scope, SemanticCache
 from tests.rag_ground import caches_on
 
 NAMES = (
@@ -74,6 +74,7 @@ class Tenants:
             name = "".join(draw.choices(alphabet, k=draw.randint(1, 6)))
             self.names += [] if name in self.names else [name]
         self._stored: list[tuple[str, Scope]] = []
+        self._moved: set[tuple[str, Scope]] = set()
 
     def run(self, lookups: int) -> None:
         """Take steps until so many lookups were made."""
@@ -88,37 +89,45 @@ class Tenants:
         return Scope(tenant=tenant, corpus=self._draw.choice(CORPORA), model=model)
 
     def _look(self, scope: Scope) -> None:
-        question = self._draw.choice(QUESTIONS)
+        self._find(self._draw.choice(QUESTIONS), scope)
+
+    def _find(self, question: str, scope: Scope) -> Fence | None:
+        """Look up and judge; the fence of a miss."""
         found = self._draw.choice(self._caches).lookup(question, scope)
         self.counts["lookups"] += 1
-        if not isinstance(found, Hit):
+        if isinstance(found, Miss):
             self.counts[f"miss {found.reason}"] += 1
-            return
+            return found.fence
         self.counts[f"hit {found.tier}"] += 1
         whose = json.loads(found.value)
         self.counts["leaked"] += whose[0] != scope.tenant
         self.counts["misplaced"] += whose[1:3] != [scope.corpus, scope.model]
         self.counts["mistaken"] += whose[3] != found.question
+        return None
 
     def _store(self, scope: Scope) -> None:
         question = self._draw.choice(QUESTIONS)
+        fence = self._find(question, scope)
         value = json.dumps([scope.tenant, scope.corpus, scope.model, question])
         cache = self._draw.choice(self._caches)
-        stored = cache.store(question, scope, value, ttl_s=60, tags=[scope.tenant])
+        stored = cache.store(question, scope, value, ttl_s=60, tags=[scope.tenant], fence=fence)
         self.counts["stored" if stored else f"refused {stored.reason}"] += 1
-        self._stored = [*self._stored[-20:], (question, scope)]
+        if stored:
+            self._stored = [*self._stored[-20:], (question, scope)]
+            self._moved.discard((question, scope))
 
     def _move(self, scope: Scope) -> None:
         """Put an entry of one tenant where one of another belongs, digests and all."""
         if not self._stored:
             return
         question, other = self._draw.choice(self._stored)
-        if other.tenant == scope.tenant:
-            return
+        asked = self._draw.choice(QUESTIONS)
+        if other.tenant == scope.tenant or (question, other) in self._moved:
+            return  # Moved twice, it might be at home again.
         cache = self._draw.choice(self._caches)
         mine, theirs = (
-            cache._answers.asking(cache._blocking, asked, each, None)
-            for asked, each in ((self._draw.choice(QUESTIONS), scope), (question, other))
+            cache._answers.asking(cache._blocking, *each, None)
+            for each in ((asked, scope), (question, other))
         )
         source = theirs.home.entries(theirs.within.key) + theirs.entry_id.encode()
         target = mine.home.entries(mine.within.key) + mine.entry_id.encode()
@@ -135,6 +144,7 @@ class Tenants:
             *("ZADD", mine.home.scopes + mine.within.key.encode(), 2**52 + score, mine.entry_id)
         )
         self.counts["moved"] += 1
+        self._moved.add((asked, scope))
 
     def _invalidate(self, scope: Scope) -> None:
         self._draw.choice(self._caches).invalidate(tenant=scope.tenant, corpus=scope.corpus)
