@@ -36,12 +36,15 @@ def wait_whole(visitor: Visitor) -> None:
     visitor.until(lambda: is_whole(visitor) or None, "all in order", 60)
 
 
-def wait_running(visitor: Visitor, thread: str) -> None:
-    """Wait until a turn of a conversation is under way."""
+def wait_begun(visitor: Visitor, thread: str, run: str) -> None:
+    """Wait until a turn is under way; on a machine that stalls it may have ended by then."""
 
     def look() -> bool | None:
         threads = visitor.state()["threads"]
-        return any(each["thread"] == thread and each["running"] for each in threads) or None
+        if any(each["thread"] == thread and each["running"] for each in threads):
+            return True
+        found = visitor.thread(thread)
+        return (found is not None and run in found["turns"]) or None
 
     visitor.until(look, "a turn under way")
 

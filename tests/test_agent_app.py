@@ -21,8 +21,8 @@ from tests.agent_app_ground import (
     second,
     shard_of,
     visitor,
+    wait_begun,
     wait_persisted,
-    wait_running,
     wait_whole,
 )
 
@@ -85,7 +85,7 @@ def test_a_primary_that_is_killed_in_the_middle_of_a_turn(visitor: Visitor) -> N
     shard, mark = shard_of(visitor, thread), visitor.mark()
     visitor.press("hold_log", shard)
     run = visitor.say(thread, ORDER)
-    wait_running(visitor, thread)
+    wait_begun(visitor, thread, run)
     assert visitor.press("kill_primary", shard)["pid"] > 0
     assert visitor.judged(mark)["kind"] == "kept"
     assert visitor.entry("lost", mark)["numbers"]["bytes"] > 0
@@ -117,7 +117,7 @@ def test_agent_and_primary_that_die_together(visitor: Visitor) -> None:
 def test_an_agent_that_is_killed_in_the_middle_of_a_turn(visitor: Visitor) -> None:
     thread, mark = new_thread(), visitor.mark()
     run = visitor.say(thread, ORDER)
-    wait_running(visitor, thread)
+    wait_begun(visitor, thread, run)
     visitor.press("kill_agent")
     assert visitor.judged(mark)["kind"] == "kept"
     assert visitor.entry("agent_up", mark)
@@ -133,11 +133,13 @@ def test_a_primary_that_is_frozen_and_goes_on(visitor: Visitor) -> None:
     visitor.settled(thread, visitor.say(thread, "Hello"))
     shard, mark = shard_of(visitor, thread), visitor.mark()
     run = visitor.say(thread, ORDER)
-    wait_running(visitor, thread)
+    wait_begun(visitor, thread, run)
     visitor.press("freeze_primary", shard)
     assert visitor.judged(mark)["kind"] == "kept"
     roles = {node["role"] for node in visitor.state()["cluster"]["shards"][shard]["nodes"]}
     assert roles == {"primary", "frozen"}
+    with pytest.raises(RefusedError, match="no replica that runs"):
+        visitor.ask("POST", "faults/kill_primary", {"shard": shard})
     assert visitor.settled(thread, run)["pending"]
     visitor.press("resume", shard)
     visitor.entry("resumed", mark)
@@ -151,7 +153,6 @@ def test_refused_writes_are_waited_for(visitor: Visitor) -> None:
     visitor.press("reject_writes", shard)
     visitor.decide(thread, approve=True)
     visitor.entry("refusing", mark)
-    wait_running(visitor, thread)
 
     def is_refused() -> float | None:
         told: dict[str, Any] = visitor.state()["cluster"]["shards"][shard]
@@ -338,13 +339,16 @@ def test_it_leaves_nothing_behind(second: Visitor) -> None:
     ("options", "told"),
     [
         (["--model", "no-such-provider:x"], "the chat model no-such-provider:x can't be made"),
-        (["--data-dir", "examples"], "choose another --data-dir"),
+        (["--data-dir", "{mine}"], "choose another --data-dir"),
     ],
 )
 def test_what_keeps_it_from_starting_is_told_in_a_sentence(
     tmp_path: Path, options: list[str], told: str
 ) -> None:
-    given = ["--data-dir", str(tmp_path / "data"), *options]
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "letters").write_text("Dear ...")
+    given = ["--data-dir", str(tmp_path / "data"), *(each.format(mine=mine) for each in options)]
     done = subprocess.run(
         [sys.executable, "-m", "examples.agent_app", *given],
         cwd=REPOSITORY,
@@ -355,6 +359,7 @@ def test_what_keeps_it_from_starting_is_told_in_a_sentence(
     assert done.returncode == 1
     assert told in done.stderr
     assert "Traceback" not in done.stderr
+    assert (mine / "letters").exists()
 
 
 def test_a_port_that_is_taken_is_told_in_a_sentence(visitor: Visitor, tmp_path: Path) -> None:

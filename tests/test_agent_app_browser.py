@@ -127,7 +127,8 @@ class Window:
         """Take a picture, where they are kept."""
         if folder := os.environ.get("SCREENSHOTS"):
             Path(folder).mkdir(parents=True, exist_ok=True)
-            self.page.screenshot(path=Path(folder, f"{name}.png"), full_page=whole)
+            path = Path(folder, f"{name}.png")
+            self.page.screenshot(path=path, full_page=whole, animations="disabled")
 
 
 @pytest.fixture

@@ -15,8 +15,10 @@ from examples.agent_app import books
 from examples.agent_app.agent.help_pages import passages_of, version_of
 from examples.agent_app.agent.scripted import GREETING, NOTE, next_message
 from examples.agent_app.agent.showing import message_shown, turns_of
+from examples.agent_app.agent_process import AgentAwayError
 from examples.agent_app.books import Books
 from examples.agent_app.hub import BEHIND_MOST, Hub
+from examples.agent_app.stage import Options, Stage
 from examples.agent_app.tally import Tally
 from examples.agent_app.timeline import Timeline, counted, size
 from examples.agent_app.witness import Witness
@@ -270,6 +272,38 @@ async def test_a_page_that_is_too_far_behind_is_cut_off() -> None:
     assert len(heard) == BEHIND_MOST
     hub.close()
     assert [each async for each in hub.events("state", {})] == []
+
+
+async def test_a_request_that_a_dying_agent_took_is_sent_to_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage = Stage(Options(tmp_path, "offline", 0.0))
+    stage.books.open_shop()
+    asked: list[tuple[str, Any]] = []
+
+    async def dies(what: str, about: Any, **_: Any) -> None:
+        asked.append((what, about))
+        raise AgentAwayError("it ended")
+
+    async def lives(what: str, about: Any, **_: Any) -> None:
+        asked.append((what, about))
+
+    monkeypatch.setattr(stage.agent, "ask", dies)
+    run = await stage.say("c", "Hello")
+    monkeypatch.setattr(stage.agent, "ask", lives)
+    up = {"event": "up", "pid": 1, "replays": True}
+    told = {"event": "run", "thread": "c", "run": run, "state": "accepted", "why": ""}
+    for _ in range(2):
+        stage._heard(dict(up))
+        await asyncio.sleep(0.01)
+        stage._heard(dict(told))  # From now on it is recorded.
+    assert asked == [("say", {"thread": "c", "run": run, "text": "Hello"})] * 2
+
+    stage.agent.place["replay"] = False  # A plain agent has nobody who would send it again.
+    monkeypatch.setattr(stage.agent, "ask", dies)
+    with pytest.raises(AgentAwayError):
+        await stage.say("c", "Hello?")
+    stage.books.close()
 
 
 async def test_closing_lets_pages_go() -> None:

@@ -215,11 +215,8 @@ class Faults:
     async def _judge(self, struck_s: float) -> None:
         """Wait until nothing is under way any more, and compare."""
         stage = self._stage
-        until_s = time.monotonic() + CALM_DEADLINE_S
-        while time.monotonic() < until_s and not self._is_calm():
-            await asyncio.sleep(POLL_S)
         try:
-            found = {each: (await stage.thread(each))["turns"] for each in stage.witness.threads}
+            found = await self._turns_when_calm(time.monotonic() + CALM_DEADLINE_S)
         except (AgentAwayError, OutageError) as error:
             stage.timeline.add("unjudged", "Not compared", f"{error}.", "warn")
             return
@@ -249,6 +246,23 @@ class Faults:
         if verdict.is_right:
             self._tell_books()
         stage.hub.tell("refresh", {})
+
+    async def _turns_when_calm(self, until_s: float) -> dict[str, dict[str, bool]]:
+        """The turns of all conversations, as the store has them; after `until_s` come what may.
+
+        Raises:
+            AgentAwayError, OutageError: They can't be read, by then.
+        """
+        while True:
+            is_late = time.monotonic() > until_s
+            if is_late or self._is_calm():
+                threads = self._stage.witness.threads
+                try:
+                    return {each: (await self._stage.thread(each))["turns"] for each in threads}
+                except (AgentAwayError, OutageError):
+                    if is_late:
+                        raise
+            await asyncio.sleep(POLL_S)
 
     def _is_calm(self) -> bool:
         stage = self._stage

@@ -53,7 +53,7 @@ export class Cluster {
 
   card(shard) {
     const part = {
-      here: make("span", { class: "tag here", hidden: true }, "chat"),
+      here: make("li", { class: "tag here", hidden: true }, "this chat"),
       state: make("span", { class: "state" }),
       nodes: make("ul", { class: "nodes" }),
       lag: make("dd"), journal: make("dd"), watermark: make("dd"),
@@ -62,7 +62,7 @@ export class Cluster {
       "div", { class: `shard shard-${shard}`, role: "radio", "aria-checked": "false", tabindex: "-1",
         onclick: () => this.choose(shard), onkeydown: (event) => this.key(event, shard) },
       make("div", { class: "row" }, make("span", { class: "mark", "aria-hidden": "true" }),
-        make("strong", {}, `Shard ${shard}`), part.here, part.state),
+        make("strong", {}, `Shard ${shard}`), part.state),
       part.nodes,
       make("dl", {},
         make("div", {}, make("dt", {}, "lag"), part.lag),
@@ -107,7 +107,7 @@ export class Cluster {
       card.told = nodes.join();
       card.nodes.replaceChildren(...sorted.map((node) => make(
         "li", { class: node.role }, make("span", { class: "dot", "aria-hidden": "true" }),
-        node.role, make("span", { class: "port" }, `:${node.port}`))));
+        node.role, make("span", { class: "port" }, `:${node.port}`))), card.here);
     }
     show(card.lag, seconds(shard.lag_s));
     show(card.journal, shard.journal_bytes === undefined ? "–" : size(shard.journal_bytes));
