@@ -9,13 +9,15 @@ SHELL := /bin/sh
 
 SEED ?= 0
 TESTS ?= tests
+JOBS ?= 2
 FAILOVERS ?= 200
 FAULTS ?= 100
 
 # Started with -m each, since scripts in a virtual environment break when it is moved.
 RUN := .venv/bin/python -m
 BENCH := .bench-venv/bin/python -m
-PYTEST := $(RUN) pytest -p tests.no_skips
+# Most tests wait for servers: two files side by side take half the time.
+PYTEST := $(RUN) pytest -p tests.no_skips --numprocesses=$(JOBS) --dist=loadfile
 
 # PYTHON if given, else the first one that is new enough.
 FIND_PYTHON = for python in $(if $(PYTHON),"$(PYTHON)",python3 python3.13 python3.12 python3.11) ""; do \

@@ -12,48 +12,39 @@ none. They are named all the same.
 from __future__ import annotations
 
 import os
-from collections.abc import Generator
 
 import pytest
 
-_skipped = pytest.StashKey[list[str]]()
-
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.stash[_skipped] = []
+    config.pluginmanager.register(NoSkips(), "the skips of this run")
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(
-    item: pytest.Item,
-) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    report = yield
-    may_be_left_out = item.get_closest_marker("browser") and "CI" not in os.environ
-    if hasattr(report, "wasxfail") or (report.skipped and not may_be_left_out):
-        item.config.stash[_skipped].append(report.nodeid)
-    return report
+class NoSkips:
+    """The skips of one run.
 
+    It goes by reports, since those also reach the process for which others run the tests.
+    """
 
-@pytest.hookimpl(wrapper=True)
-def pytest_make_collect_report(
-    collector: pytest.Collector,
-) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
-    report = yield
-    if report.skipped:
-        collector.config.stash[_skipped].append(report.nodeid)
-    return report
+    def __init__(self) -> None:
+        self._skipped: list[str] = []
 
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        may_be_left_out = "browser" in report.keywords and "CI" not in os.environ
+        if hasattr(report, "wasxfail") or (report.skipped and not may_be_left_out):
+            self._skipped.append(report.nodeid)
 
-@pytest.hookimpl(trylast=True)
-def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    if session.config.stash[_skipped] and exitstatus == pytest.ExitCode.OK:
-        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        if report.skipped:
+            self._skipped.append(report.nodeid)
 
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+        if self._skipped and exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
-def pytest_terminal_summary(
-    terminalreporter: pytest.TerminalReporter, config: pytest.Config
-) -> None:
-    for name in config.stash[_skipped]:
-        terminalreporter.write_line(
-            f"NOT RUN: {name}: skips and xfails are failures here", red=True
-        )
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        for name in self._skipped:
+            terminalreporter.write_line(
+                f"NOT RUN: {name}: skips and xfails are failures here", red=True
+            )

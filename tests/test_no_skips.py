@@ -79,3 +79,16 @@ def test_no_run_goes_without_the_plugin(name: str) -> None:
     runs = [line for line in lines if re.search(r"(-m|\$\(RUN\)) pytest\b", line)]
     assert runs
     assert all("-p tests.no_skips" in line for line in runs)
+
+
+def test_a_skip_in_another_process_is_a_failure(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `make test` runs them: side by side."""
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+    for way in ("mark", "module", "expected failure"):
+        pytester.makepyfile(test_one=WAYS[way], test_two=PASSES)
+        options = ("-q", "-p", "no:cacheprovider", "-p", "xdist", "-n", "2")
+        done = pytester.runpytest_subprocess(*options, "-p", "tests.no_skips")
+        assert done.ret == pytest.ExitCode.TESTS_FAILED
+        done.stdout.fnmatch_lines("NOT RUN: test_one.py*")
