@@ -31,6 +31,7 @@ from langgraph_valkey import limits
 from langgraph_valkey.errors import OutcomeUnknown, Unreachable, WriteRejected
 from langgraph_valkey.link import Call, Link, Reply
 from langgraph_valkey.settings import ConnectionSettings
+from langgraph_valkey.vectors.index import IndexingLink, indexing_of
 
 T = TypeVar("T")
 _Failure = WriteRejected | Unreachable | OutcomeUnknown
@@ -86,6 +87,14 @@ class Retrying:
         except _RETRIED as failure:
             first = failure
         return await self._again(lambda: self._link.scan(cursor, pattern), started, first)
+
+    @property
+    def indexing(self) -> IndexingLink | None:
+        """The link itself, if indexes can be made and asked over it.
+
+        That is not tried again: who searches has another way.
+        """
+        return indexing_of(self._link)
 
     async def _again(
         self,

@@ -296,6 +296,9 @@ class Settings(ConnectionSettings):
         aws_region: Its region; that of the environment if not given.
         store_buckets: In how many parts a store keeps its items, each in one slot of the
             cluster: the same in every process, and for good.
+        server_index: Whether a store puts its vectors also where the server's search module,
+            if it has one, sees them: for what is too much to hold at hand. Never with an
+            encrypting serializer.
         digest_key: 16 to 64 random bytes, the same in every process; needed with
             an encrypting serializer (see `codec`). A text stands for its UTF-8.
     """
@@ -313,4 +316,5 @@ class Settings(ConnectionSettings):
     aws_replication_group: str | None = None
     aws_region: str | None = None
     store_buckets: int = Field(default=limits.STORE_BUCKETS, ge=1, le=1024)
+    server_index: bool = True
     digest_key: SecretBytes | None = None

@@ -20,6 +20,7 @@ from langgraph_valkey.errors import ConfigurationError
 from langgraph_valkey.items import names
 from langgraph_valkey.items.buckets import Buckets
 from langgraph_valkey.items.embedding import Indexing
+from langgraph_valkey.items.indexed import Indexes
 from langgraph_valkey.items.replaying import BucketReplay
 from langgraph_valkey.items.serving import Serving
 from langgraph_valkey.link import Link, finish
@@ -105,7 +106,12 @@ class ValkeyStore(BaseStore, Closing):
         self._window = session.window
         count = settings.store_buckets
         self._buckets = Buckets(codec, session.window, prefix=session.prefix, count=count)
-        self._serving = Serving(self._buckets, self._indexing, slides=ttl is not None)
+        indexes = None
+        if self._indexing is not None and settings.server_index and not codec.encrypts:
+            indexes = Indexes(session.prefix, self._indexing.dimension)
+        self._serving = Serving(
+            self._buckets, self._indexing, slides=ttl is not None, indexes=indexes
+        )
 
     # --- the two faces -----------------------------------------------------------------
 

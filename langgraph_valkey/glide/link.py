@@ -294,6 +294,21 @@ class LoopLink:
             raise search.failure_of(error) from error
         return search.found(reply)
 
+    async def indexes(self) -> frozenset[str] | None:
+        """Names of all indexes; see `IndexingLink.indexes`.
+
+        As what follows, always over the blocking link: it is seldom asked.
+        """
+        return await self._in_thread(lambda: finish(self._blocking.indexes()))
+
+    async def create_index(self, index: Index) -> None:
+        """Create an index; see `IndexingLink.create_index`."""
+        await self._in_thread(lambda: finish(self._blocking.create_index(index)))
+
+    async def is_built(self, name: str) -> bool:
+        """Whether an index is complete; see `IndexingLink.is_built`."""
+        return await self._in_thread(lambda: finish(self._blocking.is_built(name)))
+
     async def sleep(self, delay_s: float) -> None:
         """Wait, and let others run."""
         await anyio.sleep(delay_s)

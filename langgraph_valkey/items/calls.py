@@ -21,6 +21,8 @@ _FREES = "flags=allow-oom"
 """What frees memory, or reads, must run when there is none left."""
 
 _ANY = ""
+_CHANGES = ("vectors", "change")
+"""What scripts share that change something."""
 
 
 def _script(name: str, flags: str, *shared: str) -> Script:
@@ -53,7 +55,7 @@ def slide(keys: ThreadKeys, names: Sequence[bytes], *, told: bool) -> Call:
             `read_deadlines`.
     """
     args = [b"%d" % told, *names]
-    call = _call("slide", _FREES, keys, args, "change")
+    call = _call("slide", _FREES, keys, args, *_CHANGES)
     call.patient = False  # There is `read`.
     return call
 
@@ -88,7 +90,7 @@ def turn(
     reads = b"".join(b"%d%06d%b" % (slides, len(name), name) for name, slides in asked)
     takes_room = any(change[:1] == PUT for change in changes)
     flags = _ANY if takes_room else _FREES
-    return _call("turn", flags, keys, [head, reads, *changes], "change")
+    return _call("turn", flags, keys, [head, reads, *changes], *_CHANGES)
 
 
 def read_items(answer: Answer) -> list[bytes | None]:
@@ -100,6 +102,17 @@ def read_items(answer: Answer) -> list[bytes | None]:
 def read_deadlines(answer: Answer) -> list[int | None]:
     """The deadlines that `slide` gave: 0 for never, None where there is no item."""
     return [None if each is None else int(each) for each in answer.rest[1]]
+
+
+def seek(keys: ThreadKeys, names: Sequence[bytes]) -> Call:
+    """Read items that the server's search has named; read by `read_sought`."""
+    return _call("seek", _READS, keys, list(names))
+
+
+def read_sought(answer: Answer) -> tuple[bool, list[bytes | None]]:
+    """Whether the search sees all vectors of the bucket; and the items, as of `read`."""
+    is_part, found = answer.rest[1:]
+    return not is_part, found
 
 
 # --- operations -----------------------------------------------------------------------
@@ -214,7 +227,7 @@ def join(keys: ThreadKeys, primary: bytes, standing: Standing, changes: Sequence
         standing.stamp,
         limits.TOMBSTONE_TTL_MS,
     )
-    return _call("join", _FREES, keys, [head, *changes], "change")
+    return _call("join", _FREES, keys, [head, *changes], *_CHANGES)
 
 
 # --- what is new ------------------------------------------------------------------
@@ -341,7 +354,7 @@ def read_names(answer: Answer) -> Names:
 
 def sweep(keys: ThreadKeys, items_most: int) -> Call:
     """Take out some of what has expired; `read_left` says whether there is more."""
-    return _call("sweep", _FREES, keys, [b"%d" % items_most], "change")
+    return _call("sweep", _FREES, keys, [b"%d" % items_most], *_CHANGES)
 
 
 def read_left(answer: Answer) -> int:

@@ -34,6 +34,7 @@ end
 local function put_off(name, deadline)
   call('PEXPIREAT', item(name), plain(deadline))
   call('ZADD', ENDS, plain(deadline), name)
+  put_off_vectors(name, deadline)
 end
 
 -- The entries of what stands for an item.
@@ -81,6 +82,8 @@ local function keep(op, here, grave, stamp, born, created, deadline)
       call('ZREM', ENDS, name)
     end
   end
+  drop_vectors(name, here)
+  keep_vectors(op, deadline)
   if grave then call('ZREM', GRAVES, name) end
   call('ZADD', members(op.ns), STAMP, op.key)
   if not touched[op.ns] and call('ZADD', INDEX, 0, op.ns) == 1 then
@@ -105,6 +108,7 @@ end
 local function bury(op, here, grave, why, stamp)
   local name = op.name
   call('UNLINK', item(name))
+  drop_vectors(name, here)
   take_out(op.ns, op.key, name)
   call('HSET', STATE, 'D' .. name, why .. stamp .. with_entry(entries_of(here, grave), op.entry))
   call('ZADD', GRAVES, STAMP, name)

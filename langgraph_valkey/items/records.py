@@ -16,29 +16,34 @@ The body is made here, and nothing else looks into it:
     format(1)  checksum(8)  length(4, big-endian)  sealed value  sealed vectors
 
 The value is sealed together with its type name, and the vectors (msgpack of path to
-float32) as they are; so both are encrypted where the serializer encrypts.
+float32) as they are; so both are encrypted where the serializer encrypts. In the format
+`SEEN` the vectors are not sealed: the scripts put them where the server's search sees them
+(``vectors.lua``). Each is then length of path(4)  length of vector(4)  path  vector.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from struct import Struct
 from typing import Any
 
 import ormsgpack
 
 from langgraph_valkey.items.names import unpack_namespace
-from langgraph_valkey.keys import to_text
+from langgraph_valkey.keys import to_bytes, to_text
 from langgraph_valkey.stored.codec import Codec, Damaged, checksum
 
-FORMAT = b"1"
-"""The format that this release writes and reads."""
+FORMAT, SEEN = b"1", b"2"
+"""The formats that this release writes and reads: vectors are nobody's but ours, or the
+server's search sees them, too."""
 
 _HEAD = 16 * 6 + 1
 _BODY_HEAD = 13
 _NEVER_COMPRESSED = 1 << 62
 """Floats don't shrink."""
 
+_LENGTHS = Struct(">II")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _UNREAD = object()
 
@@ -91,7 +96,7 @@ class Record:
             raise Damaged("its head was overwritten") from None
         self.number = raw[_HEAD : _HEAD + 16]
         body = raw[_HEAD + 16 * raw[_HEAD - 1] :] if len(raw) >= _HEAD else b""
-        if body[:1] != FORMAT:
+        if body[:1] not in (FORMAT, SEEN):
             raise Damaged("it was cut short, or written by another release or program")
         if checksum(memoryview(body)[9:]) != body[1:9]:
             raise Damaged("it was cut short or overwritten")
@@ -100,7 +105,9 @@ class Record:
         self._sealed = _BODY_HEAD, end
         self._value: Any = _UNREAD
         self.vectors: Mapping[str, bytes] = {}
-        if end < len(body):
+        if body[:1] == SEEN:
+            self.vectors = _spread(body[end:])
+        elif end < len(body):
             self.vectors = ormsgpack.unpackb(codec.open(body[end:]))
 
     @property
@@ -157,18 +164,39 @@ def unpack(codec: Codec, namespace: bytes, key: bytes, raw: bytes) -> Record:
     return Record(codec, namespace, key, raw)
 
 
-def pack(codec: Codec, value: Mapping[str, Any], vectors: Mapping[str, bytes]) -> bytes:
+def pack(
+    codec: Codec, value: Mapping[str, Any], vectors: Mapping[str, bytes], *, seen: bool = False
+) -> bytes:
     """The body of an item: what is sent of it, besides the numbers before.
 
     Args:
         codec: The store's.
         value: Its value.
         vectors: By path, float32 in little-endian order.
+        seen: Whether the server's search shall see the vectors.
     """
     sealed = codec.seal_typed(dict(value))
     rest = b""
-    if vectors:
+    if vectors and seen:
+        rest = b"".join(_in_a_row(path, vector) for path, vector in vectors.items())
+    elif vectors:
         plain = ormsgpack.packb(dict(vectors))
         rest = codec.seal(plain, compress_from=_NEVER_COMPRESSED)
     covered = len(sealed).to_bytes(4, "big") + sealed + rest
-    return FORMAT + checksum(covered) + covered
+    return (SEEN if vectors and seen else FORMAT) + checksum(covered) + covered
+
+
+def _in_a_row(path: str, vector: bytes) -> bytes:
+    name = to_bytes(path)
+    return b"".join((_LENGTHS.pack(len(name), len(vector)), name, vector))
+
+
+def _spread(row: bytes) -> dict[str, bytes]:
+    """The inverse of `_in_a_row`, of all vectors."""
+    found, at = {}, 0
+    while at < len(row):
+        name, vector = _LENGTHS.unpack_from(row, at)
+        at += _LENGTHS.size
+        found[to_text(row[at : at + name])] = row[at + name : at + name + vector]
+        at += name + vector
+    return found

@@ -2,7 +2,8 @@
 
 A prefix that was searched before costs one round trip: all buckets are asked for what is
 new, side by side, and the mirror then answers. One that is new to this process is read
-whole at first, page by page; one that is too large for that is walked over (`walking`).
+whole at first, page by page. Beneath one that is too large for that, what is like a query is
+found by the server's search, where it has one (`indexed`), and all else by walking (`walking`).
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ from typing import NamedTuple
 from langgraph.store.base import SearchOp
 
 from langgraph_valkey.errors import Unreachable
-from langgraph_valkey.items import calls, names
+from langgraph_valkey.items import calls, indexed, names
 from langgraph_valkey.items.asking import TRIES, Buckets, ask_all
 from langgraph_valkey.items.filters import compiled
+from langgraph_valkey.items.indexed import Indexes
 from langgraph_valkey.items.mirror import Mirrors
 from langgraph_valkey.items.ranking import Hit, Page, Wanted, ranked
 from langgraph_valkey.items.telling import Unreadable, record_of
@@ -53,11 +55,13 @@ class Searcher:
     Args:
         buckets: What asks buckets.
         mirrors: The process' mirrors.
+        indexes: The server's index of the store's vectors; None where nothing is embedded.
     """
 
-    def __init__(self, buckets: Buckets, mirrors: Mirrors) -> None:
+    def __init__(self, buckets: Buckets, mirrors: Mirrors, indexes: Indexes | None = None) -> None:
         self._buckets = buckets
         self._mirrors = mirrors
+        self._indexes = indexes
 
     async def search(self, link: Link, searches: Sequence[Wanted]) -> list[Found]:
         """Answer some searches.
@@ -92,7 +96,7 @@ class Searcher:
         for at, search in searches.items():
             update = updates.get(search.prefix)
             if update is None:
-                found[at] = await self._walk(link, search)
+                found[at] = await self._without_mirror(link, search)
                 continue
             # At once: nobody may change a bucket between the look and the answer.
             with update.mirror.lock:
@@ -101,8 +105,13 @@ class Searcher:
         self._mirrors.make_room()
         return found
 
-    async def _walk(self, link: Link, search: Wanted) -> Found:
+    async def _without_mirror(self, link: Link, search: Wanted) -> Found:
+        """Answer a search beneath a prefix that is too large to be held."""
         buckets = self._buckets
+        if self._indexes is not None:
+            found = await indexed.search(buckets, link, self._indexes, search)
+            if found is not None:
+                return Found(*found)
         walk = Walk(buckets.codec, buckets.keys, search, self._mirrors.dimension)
         await ask_all(buckets, link, [walk])
         return Found(walk.hits(), walk.heard)

@@ -19,6 +19,7 @@ from langgraph_valkey.items import records
 from langgraph_valkey.items.batch import Batch, Put
 from langgraph_valkey.items.buckets import Buckets
 from langgraph_valkey.items.embedding import Face, Indexing
+from langgraph_valkey.items.indexed import Indexes
 from langgraph_valkey.items.keeping import Keeper
 from langgraph_valkey.items.listing import Lister
 from langgraph_valkey.items.mirror import Mirrors
@@ -40,17 +41,27 @@ class Serving:
         buckets: The store's.
         indexing: What is embedded, and how; None if nothing is.
         slides: Whether items are expected to expire.
+        indexes: The server's index of what is embedded; None if it is not to be used.
     """
 
-    def __init__(self, buckets: Buckets, indexing: Indexing | None, *, slides: bool) -> None:
+    def __init__(
+        self,
+        buckets: Buckets,
+        indexing: Indexing | None,
+        *,
+        slides: bool,
+        indexes: Indexes | None = None,
+    ) -> None:
         writer = Writer()
         self._buckets = buckets
         self._indexing = indexing
+        self._indexes = indexes
         self._reader = Reader(buckets, writer, slides=slides)
         self._keeper = Keeper(buckets, self._reader, writer)
         dimension = None if indexing is None else indexing.dimension
         rows, nbytes = limits.MIRROR_ROWS, limits.MIRROR_BYTES
-        self._searcher = Searcher(buckets, Mirrors(dimension, rows_most=rows, bytes_most=nbytes))
+        mirrors = Mirrors(dimension, rows_most=rows, bytes_most=nbytes)
+        self._searcher = Searcher(buckets, mirrors, indexes)
         self._lister = Lister(buckets)
 
     async def run(self, link: Link, face: Face | None, ops: Iterable[Op]) -> list[Result]:
@@ -63,7 +74,7 @@ class Serving:
         """
         batch = batches.sort(ops, self._buckets.count)
         searches = [wanted(search) for search in batch.searches.values()]
-        bodies = await self._bodies(batch, face)
+        bodies = await self._bodies(link, batch, face)
         searches = await self._with_queries(batch, searches, face)
         await self._buckets.lay_out(link, writes=bool(batch.puts))
         results: list[Result] = [None] * batch.size
@@ -81,21 +92,25 @@ class Serving:
 
     # --- what is put ----------------------------------------------------------------------
 
-    async def _bodies(self, batch: Batch, face: Face | None) -> dict[Name, bytes]:
+    async def _bodies(self, link: Link, batch: Batch, face: Face | None) -> dict[Name, bytes]:
         """What is stored, by the items' names."""
         puts = [put for some in batch.puts.values() for put in some if put.op.value is not None]
         vectors: list[dict[str, bytes]] = [{} for _ in puts]
         if puts and self._indexing is not None and face is not None:
             vectors = await self._indexing.of_puts(face, [put.op for put in puts])
+        seen = False
+        if any(vectors) and self._indexes is not None:
+            await self._buckets.lay_out(link, writes=True)  # Who can't be asked is waited for.
+            seen = await self._indexes.sees(link)
         return {
-            (put.namespace, put.key): self._body(put, its)
+            (put.namespace, put.key): self._body(put, its, seen=seen)
             for put, its in zip(puts, vectors, strict=True)
         }
 
-    def _body(self, put: Put, vectors: dict[str, bytes]) -> bytes:
+    def _body(self, put: Put, vectors: dict[str, bytes], *, seen: bool) -> bytes:
         assert put.op.value is not None
         try:
-            return records.pack(self._buckets.codec, put.op.value, vectors)
+            return records.pack(self._buckets.codec, put.op.value, vectors, seen=seen)
         except Exception as failure:  # noqa: BLE001 - whatever its classes raise
             raise TypeError(
                 f"the value of item {put.op.key!r} can't be stored ({type(failure).__name__}): "

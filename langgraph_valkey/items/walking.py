@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from langgraph_valkey.items.filters import Filter
 from langgraph_valkey.items.mirror import comparable, order_of
 from langgraph_valkey.items.ranking import Hit, Wanted, cosines, paged
 from langgraph_valkey.items.records import Record
@@ -31,6 +32,20 @@ class Candidate(NamedTuple):
     order: tuple[int, bytes, int, bytes]
     record: Record
     score: float = 0.0
+
+
+def matches(wanted: Filter | None, name: Name, record: Record) -> bool:
+    """Whether an item matches a filter.
+
+    Raises:
+        Unreadable: Its value can't be read.
+    """
+    if wanted is None:
+        return True
+    try:
+        return wanted.matches(record.read_value())
+    except Damaged as damage:
+        raise Unreadable(name, damage) from damage
 
 
 class _Best:
@@ -130,7 +145,7 @@ class Walk:
             # Told once more, it may have become another one.
             found.bare.kept.pop(name, None)
             found.scored.kept.pop(name, None)
-            if record is None or not self._matches(name, record):
+            if record is None or not matches(self._wanted.filter, name, record):
                 continue
             if self._wanted.query is not None and comparable(record, self._dimension):
                 embedded[name] = record
@@ -139,14 +154,6 @@ class Walk:
         for name, score in self._scores(embedded).items():
             record = embedded[name]
             found.scored.put(name, Candidate(order_of(name, record), record, score))
-
-    def _matches(self, name: Name, record: Record) -> bool:
-        if self._wanted.filter is None:
-            return True
-        try:
-            return self._wanted.filter.matches(record.read_value())
-        except Damaged as damage:
-            raise Unreadable(name, damage) from damage
 
     def _scores(self, embedded: Mapping[Name, Record]) -> dict[Name, float]:
         """The best cosine of each item's vectors."""

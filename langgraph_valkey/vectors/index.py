@@ -13,7 +13,7 @@ FLAT index with a tag, and a large set has an HNSW index of its own, asked witho
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from langgraph_valkey.link import Link
 
@@ -80,6 +80,7 @@ class SearchLink(Link, Protocol):
         ...
 
 
+@runtime_checkable
 class IndexingLink(SearchLink, Protocol):
     """A link over which indexes are made, too."""
 
@@ -107,3 +108,15 @@ class IndexingLink(SearchLink, Protocol):
             LanggraphValkeyError: The server could not be asked.
         """
         ...
+
+
+def indexing_of(link: Link) -> IndexingLink | None:
+    """The link over which indexes are made and asked: this one, or one behind it, if any.
+
+    Args:
+        link: Any. One that stands before another one gives it as its ``indexing``.
+    """
+    if isinstance(link, IndexingLink):
+        return link
+    behind = getattr(link, "indexing", None)
+    return behind if isinstance(behind, IndexingLink) else None
