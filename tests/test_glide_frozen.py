@@ -117,3 +117,24 @@ async def test_a_client_that_was_made_anew_finds_the_shard_again(
             assert found == b"v"
             return
     raise AssertionError("it never answered again")
+
+
+async def test_a_single_caller_is_served_by_the_healthy_shards(
+    face: Face, cluster: LocalCluster
+) -> None:
+    """One who asks one after the other: no other call sets a held up one free."""
+    frozen, *healthy = keys(cluster)
+    for key in (frozen, *healthy):
+        await face.send(put(key, b"v"))
+    cluster.freeze_primary(0)
+    late = 0
+    for _ in range(8):
+        with pytest.raises(LanggraphValkeyError):
+            await face.send(get(frozen))
+        for key in healthy * 5:
+            try:
+                await face.send(get(key))
+            except LanggraphValkeyError:
+                late += 1
+    # Until the first timeout nothing is known of it.
+    assert late <= 8, late

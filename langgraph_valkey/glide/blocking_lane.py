@@ -18,13 +18,10 @@ from glide_shared.routes import RandomNode
 
 from langgraph_valkey.glide.clients import BlockingClient, batch_of, make_blocking
 from langgraph_valkey.glide.errors import kind_of
-from langgraph_valkey.glide.health import HEALING, LOST, Health, closed, failed
+from langgraph_valkey.glide.health import HEALING, LOST, Health, closed, failed, is_one_read
 from langgraph_valkey.settings import ConnectionSettings
 
 T = TypeVar("T")
-
-_RO = b"_RO"
-"""How the verbs of reading calls end."""
 
 
 class _Held:
@@ -59,7 +56,7 @@ class BlockingLane:
 
     async def exec(self, commands: list[list[bytes]]) -> list[Any]:
         """Run the commands; failures of single ones stand in the list. Never suspends."""
-        if self._health.in_trouble and len(commands) == 1 and commands[0][0].endswith(_RO):
+        if self._health.in_trouble and is_one_read(commands):
             return [self._read(commands[0])]
         batch = batch_of(self._settings, commands)
         return self.use(lambda client: client.exec(batch, False))

@@ -19,6 +19,9 @@ _TIMEOUTS_MOST = 2
 """So it is after this many timeouts in a row."""
 
 LOST = frozenset({Kind.TIMED_OUT, Kind.MOVED})
+_RO = b"_RO"
+"""How the verbs of reading calls end."""
+
 _LOST_WITHIN_S = 10.0
 """A cluster client is made anew after as many of these within this time ..."""
 
@@ -95,6 +98,11 @@ class Health:
             self.generation = generation + 1
             self._renewed_s = now_s
             self._lost_s.clear()
+
+
+def is_one_read(commands: list[list[bytes]]) -> bool:
+    """Whether it is a single call that reads: it has no need of a batch."""
+    return len(commands) == 1 and commands[0][0].endswith(_RO)
 
 
 def failed(result: Any) -> bool:

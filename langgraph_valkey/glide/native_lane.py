@@ -18,13 +18,14 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
-from glide_shared.exceptions import GlideError
+from glide_shared.exceptions import GlideError, RequestError
 from glide_shared.exceptions import TimeoutError as GlideTimeoutError
 from glide_shared.routes import RandomNode
 
 from langgraph_valkey import limits
 from langgraph_valkey.glide.clients import NativeClient, batch_of, close_native, make_native
-from langgraph_valkey.glide.health import Health, closed, failed
+from langgraph_valkey.glide.errors import kind_of
+from langgraph_valkey.glide.health import HEALING, LOST, Health, closed, failed, is_one_read
 from langgraph_valkey.settings import ConnectionSettings
 
 T = TypeVar("T")
@@ -87,8 +88,19 @@ class NativeLane:
 
     async def exec(self, commands: list[list[bytes]]) -> list[Any]:
         """Run the commands; failures of single ones stand in the list."""
+        if self._health.in_trouble and is_one_read(commands):
+            return [await self._read(commands[0])]
         batch = batch_of(self._settings, commands)
         return await self.use(lambda client: client.exec(batch, False))
+
+    async def _read(self, command: list[bytes]) -> Any:
+        """Run one reading command by itself; as of a blocking lane."""
+        try:
+            return await self.use(lambda client: client.custom_command(command))
+        except RequestError as error:
+            if kind_of(error) in HEALING | LOST:
+                raise
+            return error
 
     async def use(self, run: Callable[[Any], Awaitable[T]]) -> T:
         """Run something on the client, when it is this task's turn.
