@@ -359,7 +359,7 @@ def tell_at_once(
 
 def _party(caches: Caches, spread: int) -> list[SemanticCache]:
     # A busy machine must not turn hits into misses.
-    return [caches(spread=spread, lookup_deadline_ms=5000) for _ in range(3)]
+    return [caches(spread=spread, lookup_deadline_ms=5000, rows_most=2000) for _ in range(3)]
 
 
 WRONG = ("stale", "undead", "expired", "another's")
