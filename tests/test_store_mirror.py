@@ -321,6 +321,52 @@ def test_many_that_are_alike_come_in_their_order() -> None:
             assert both.search(SearchOp((), filter_, limit, offset, "red"))[:1] or offset
 
 
+def test_some_that_match_among_many_that_do_not() -> None:
+    """More are liked better than the page has; and some have no direction, or no vector."""
+    both = Both()
+    draw = np.random.default_rng(12)
+    for n in range(500):
+        counts = draw.integers(0, 9, 4)
+        text = " ".join(["red"] * counts[0] + ["green"] * counts[1] + ["and"] * counts[2])
+        value = {"n": n % 20, "m": n % 2, "a": text if n % 5 else ""}
+        both.put(PutOp(("x",), f"k{n}", value if n % 9 else {"n": n % 20, "m": n % 2}))
+    for filter_, count in (({"n": 3}, 25), ({"m": 1}, 250), ({"n": {"$gt": 16}}, 75)):
+        for limit, offset in ((10, 0), (10, 5), (25, 0), (300, 0)):
+            found = both.search(SearchOp(("x",), filter_, limit, offset, "red red green"))
+            assert len(found) == min(limit, count)
+
+
+def test_filters_follow_what_changes() -> None:
+    """What was looked up by a field's value is so as the item is now; in its order, too."""
+    both = Both(index=False)
+    searches = [
+        SearchOp((), {"a": value, **more}, 100)
+        for value in ("red", "blue", 1, None)
+        for more in ({}, {"n": 1}, {"n": {"$eq": 2}})
+    ]
+    draw = np.random.default_rng(13)
+    for step in range(60):
+        for _ in range(1 if step % 20 else FEW + 10):
+            namespace, key = ("x", str(draw.integers(3))), f"k{draw.integers(12)}"
+            texts: list[Any] = ["red", "blue", 1, True, None, ["red"], {"red": 1}]
+            value = {"a": texts[draw.integers(len(texts))], "n": int(draw.integers(3))}
+            both.put(PutOp(namespace, key, None if draw.integers(5) == 0 else value))
+        for search in searches:
+            both.search(search)
+
+
+def test_news_of_many_items_are_looked_up_too() -> None:
+    mirror = Mirror()
+    some = [item(key=f"k{n:03}", value={"a": n % 2}, born=n) for n in range(20)]
+    mirror.learn(BUCKET, told(at(1), NOWHERE, *some))
+    wanted = Wanted(b"", filters.compiled({"a": 1}), Page(1000, 0))
+    assert len(ranked(mirror, wanted)) == 10
+    many = [item(key=f"k{n:03}", value={"a": 1}, born=200 - n) for n in range(2 * FEW)]
+    mirror.learn(BUCKET, told(at(2), at(1), *many))
+    assert [hit.record.key for hit in ranked(mirror, wanted)] == keys(mirror)
+    assert len(mirror) == 2 * FEW
+
+
 def test_a_query_without_direction_is_like_everything() -> None:
     both = Both()
     for n in range(3):
