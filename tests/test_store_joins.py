@@ -34,6 +34,7 @@ class Op(NamedTuple):
     stamp: int
     is_put: bool
     deadline_ms: int = 0
+    older_by: int = 0
 
     def packed(self) -> bytes:
         stamp = b"%016d" % self.stamp
@@ -43,7 +44,7 @@ class Op(NamedTuple):
             return b"".join((gone[:1], stamp, gone[17:]))
         body = records.pack(CODEC, {"stamp": self.stamp}, {})
         return calls.stored(
-            *(entry, stamp, stamp, *self.name, body),
+            *(entry, stamp, b"%016d" % (self.stamp - self.older_by), *self.name, body),
             born=self.stamp,
             deadline_ms=self.deadline_ms,
             ttl_ms=60_000 if self.deadline_ms else 0,
@@ -57,8 +58,8 @@ def some_ops(chance: random.Random) -> list[Op]:
         stamp = START_US - 5_000 + n
         name, is_put = chance.choice(NAMES), chance.random() < 0.7
         ends = [chance.choice((PAST_MS, SOON_MS, LATER_MS)) for _ in range(chance.randint(0, 2))]
-        if is_put and ends:  # Whoever read it has put its end off.
-            ops += [Op(name, stamp, is_put, ends_ms) for ends_ms in ends]
+        if is_put and ends:  # Whoever read it has put its end off, and knows how old it is.
+            ops += [Op(name, stamp, is_put, ends_ms, chance.choice((0, 50))) for ends_ms in ends]
         else:
             ops.append(Op(name, stamp, is_put))
     return ops
@@ -74,8 +75,8 @@ def join(link: MemoryLink, ops: Sequence[Op]) -> bytes:
     return verdicts
 
 
-def seen(link: MemoryLink) -> dict[tuple[bytes, bytes], tuple[int, int]]:
-    """Stamps and deadlines of the items that are there, by every way to read them."""
+def seen(link: MemoryLink) -> dict[tuple[bytes, bytes], tuple[int, int, int]]:
+    """Stamps, first stamps and deadlines of what is there, by every way to read it."""
     read = calls.read_items(ask(link, calls.read(KEYS, [item_name(*name) for name in NAMES])))
     found = {
         name: records.unpack(CODEC, *name, raw)
@@ -91,11 +92,14 @@ def seen(link: MemoryLink) -> dict[tuple[bytes, bytes], tuple[int, int]]:
     listed = calls.read_names(ask(link, calls.names(KEYS, start, b"", names_most=9)))
     assert set(listed.born) == {name[0] for name in found}
     assert all(record.value == {"stamp": int(record.stamp)} for record in found.values())
-    return {name: (int(r.stamp), r.deadline_ms or 0) for name, r in found.items()}
+    return {
+        name: (int(each.stamp), int(each.created), each.deadline_ms or 0)
+        for name, each in found.items()
+    }
 
 
-def expected(ops: Sequence[Op]) -> dict[tuple[bytes, bytes], tuple[int, int]]:
-    """Of each item the last one counts; with the latest end that anybody was told."""
+def expected(ops: Sequence[Op]) -> dict[tuple[bytes, bytes], tuple[int, int, int]]:
+    """Of each item the last one counts; with what anybody was told of its age and its end."""
     found = {}
     for name in NAMES:
         own = [op for op in ops if op.name == name]
@@ -103,7 +107,8 @@ def expected(ops: Sequence[Op]) -> dict[tuple[bytes, bytes], tuple[int, int]]:
         last = [op for op in own if op.stamp == stamp]
         ends_ms = max((op.deadline_ms for op in last), default=0)
         if last and last[0].is_put and ends_ms != PAST_MS:
-            found[name] = stamp, ends_ms
+            alive = [op for op in last if op.deadline_ms != PAST_MS]
+            found[name] = stamp, stamp - max(op.older_by for op in alive), ends_ms
     return found
 
 
@@ -136,7 +141,7 @@ def test_verdicts() -> None:
     assert join(link, [old, ended, old, gone]) == b"sxxt"
     assert seen(link) == {}
     assert join(link, [ended._replace(deadline_ms=SOON_MS)]) == b"s"
-    assert seen(link) == {name: (ended.stamp, SOON_MS)}
+    assert seen(link) == {name: (ended.stamp, ended.stamp, SOON_MS)}
     bare = calls.without_body(new.packed())
     call = calls.join(KEYS, ANYONE, STANDING, [bare])
     assert ask(link, call).rest[0] == b"m"

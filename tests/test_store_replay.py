@@ -249,6 +249,49 @@ def test_a_server_that_hides_who_it_is(world: World, lost: int) -> None:
     assert sorted(values(store)) == ["a", "b", "c", "d"][: 4 if lost == 1 else 3]
 
 
+def test_a_write_meets_what_was_lost_before_it(world: World) -> None:
+    """Another primary refuses it until this process has replayed what it knows."""
+    store = world.process()
+    store.put(NS, "k", {"n": 1})
+    first = store.get(NS, "k")
+    world.rewind()
+    world.calls.clear()
+    store.put(NS, "k", {"n": 2})
+    assert world.calls == ["turn", "join", "turn"]
+    second = store.get(NS, "k")
+    assert first is not None
+    assert second is not None
+    assert second.created_at == first.created_at
+
+
+def test_a_deletion_that_is_lost_with_its_process(world: World) -> None:
+    """What it deleted is there again, as it was last; not as it was before that."""
+    writer, deleter = world.process(), world.process()
+    writer.put(NS, "k", {"n": 1})
+    mark = len(world._applied)
+    writer.put(NS, "k", {"n": 2})
+    world.rewind()
+    deleter.delete(NS, "k")
+    assert writer.get(NS, "k") is None
+    world.stores.remove(deleter)
+    world.rewind(len(world._applied) - mark)
+    found = writer.get(NS, "k")
+    assert found is not None
+    assert found.value == {"n": 2}
+
+
+def test_what_has_expired_is_known_until_that_is_durable(world: World) -> None:
+    """Though a failover loses it twice: what it replaced must not come back."""
+    store = world.process()
+    store.put(NS, "k", {"n": 1})
+    mark = len(world._applied)
+    store.put(NS, "k", {"n": 2}, ttl=0.1)
+    world.advance(7)
+    for _ in range(2):
+        world.rewind(len(world._applied) - mark)
+        assert store.get(NS, "k") is None
+
+
 # --- tries and late ones ---------------------------------------------------------------
 
 

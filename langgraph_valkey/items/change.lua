@@ -93,6 +93,17 @@ local function keep(op, here, grave, stamp, born, created, deadline)
   touched[op.ns] = true
 end
 
+-- Stores an item that is here with something of it changed; it ends at this time, if ever.
+local function rewrite(op, stored, deadline)
+  if deadline >= 0 then
+    call('SET', item(op.name), stored, 'PXAT', plain(deadline))
+  else
+    call('SET', item(op.name), stored)
+  end
+  call('ZADD', members(op.ns), STAMP, op.key)
+  touched[op.ns] = true
+end
+
 -- Takes an item out of its namespace, and that out of the index if it was the last one.
 local function take_out(ns, key, name)
   call('ZREM', ENDS, name)

@@ -12,17 +12,27 @@ local i, NEWEST = bucket(), tonumber(sub(HEAD, 89, 104))
 local last = i and tonumber(sub(i, 33, 48)) or 0
 STAMP = digits(math.max(NOW, last + 1, NEWEST))
 
--- What is told of an item that is here, and is what was put: its end may have been put off.
-local function put_off_again(op)
+local changed = false
+
+-- The item that is here is the one that was put, and more may be known of it: that its end was
+-- put off, and since when it has been there, if it came by a call that nobody heard the answer of.
+local function learn(op, here)
   local at = call('PEXPIRETIME', item(op.name))
-  if at >= 0 and op.deadline > at then put_off(op.name, op.deadline) end
+  if op.deadline > at and at >= 0 then
+    put_off(op.name, op.deadline)
+    at = op.deadline
+  end
+  if tonumber(op.created) < tonumber(sub(here, 33, 48)) then
+    rewrite(op, sub(here, 1, 16) .. op.born .. op.created .. sub(here, 49), at)
+    changed = true
+  end
 end
 
 local function put(op)
   local here, grave = find(op.name), call('HGET', STATE, 'D' .. op.name)
   local has_expired = op.deadline > 0 and op.deadline <= NOW_MS
   if here and stamp_of(here) >= op.stamp then
-    if stamp_of(here) == op.stamp and not has_expired then put_off_again(op) end
+    if stamp_of(here) == op.stamp and not has_expired then learn(op, here) end
     return 't'
   end
   local dead = grave and tonumber(sub(grave, 2, 17)) or 0
@@ -50,7 +60,7 @@ local function delete(op)
   return 's'
 end
 
-local verdicts, changed = {}, false
+local verdicts = {}
 for at = 2, #ARGV do
   local op = parsed(ARGV[at])
   local verdict = op.kind == 'P' and put(op) or delete(op)

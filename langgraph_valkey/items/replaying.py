@@ -32,12 +32,12 @@ from langgraph_valkey.operations import Answer, Standing, Status
 class _Fate:
     """What became of one entry's operations."""
 
-    __slots__ = ("entry", "is_there", "lacks", "left")
+    __slots__ = ("entry", "lacks", "left")
 
     def __init__(self, entry: Entry, left: int) -> None:
         self.entry = entry
         self.left = left
-        self.is_there = self.lacks = False
+        self.lacks = False
 
 
 class BucketReplay:
@@ -134,17 +134,12 @@ class BucketReplay:
         outcome.deleted += verdict == DELETED
         outcome.expired += verdict == EXPIRED
         outcome.uncovered += entry.bare and verdict != MISSING
-        fate.is_there = fate.is_there or verdict in (STORED, THERE)
         fate.lacks = fate.lacks or verdict == MISSING
         fate.left -= 1
-        if fate.left:
-            return
-        if fate.lacks:
-            self._lacking.append(entry)
-        elif fate.is_there:
-            self.settled.append(entry)
-        else:
-            self.unwanted.append(entry)
+        if not fate.left:
+            # Also what was deleted, or has expired, is kept until that is durable: its grave
+            # may be lost, with whoever knows of it, and what it replaced must not come back.
+            (self._lacking if fate.lacks else self.settled).append(entry)
 
 
 def _is_full(page: Sequence[tuple[_Fate, bytes]]) -> bool:
