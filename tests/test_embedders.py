@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
-import os
 import random
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +16,7 @@ from langchain_core.embeddings import DeterministicFakeEmbedding, Embeddings, Fa
 from langgraph_valkey.errors import ConfigurationError
 from rag_cache.embedders import BATCH, MiniLM, WordLlama, identity_of
 from rag_cache.embedding import Embedder
+from tests.forks import holds_in_a_child
 from tests.rag_ground import SCOPE, Bag, Caches, Caller
 
 TOLERANCE = 1e-4
@@ -105,13 +105,7 @@ def test_more_words_than_the_model_reads_change_nothing(minilm: MiniLM) -> None:
 def test_a_child_embeds_though_a_thread_of_its_parent_did(minilm: MiniLM) -> None:
     expected = minilm.embed_query("a question")
     with minilm._lock:
-        child = os.fork()
-        if child == 0:
-            try:
-                os._exit(0 if minilm.embed_query("a question") == expected else 1)
-            finally:
-                os._exit(2)
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert holds_in_a_child(lambda: minilm.embed_query("a question") == expected)
 
 
 @pytest.mark.parametrize(
@@ -253,7 +247,7 @@ def test_what_is_no_vector_is_refused(face: str, says: Any) -> None:
 async def test_what_gives_no_vector_has_failed_and_the_server_has_not(
     caches: Caches, kind: str, says: Any
 ) -> None:
-    call = Caller(caches(embedder=Says(says)), kind)
+    call = Caller(caches(embedder=Says(says), lookup_deadline_ms=5_000), kind)
     for _ in range(10):  # More often than a server may fail.
         assert (await call("lookup", "a question", SCOPE)).reason == "embedder_failed"
     stored = await call("store", "a question", SCOPE, "x")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import builtins
-import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -23,6 +22,7 @@ from hypothesis.stateful import (
 
 from langgraph_valkey.errors import ConfigurationError
 from langgraph_valkey.vectors.matrix import ROWS_FIRST, Matrix
+from tests.forks import holds_in_a_child
 
 NAMES = st.sampled_from([f"n{at}" for at in range(ROWS_FIRST + 8)])
 # Whole numbers, and few of them: ties are frequent, and none is a matter of rounding.
@@ -66,17 +66,25 @@ class Beside(RuleBasedStateMachine):
         self.plain.clear()
         self.puts += 1
 
-    @rule(data=st.data(), count=st.integers(-1, ROWS_FIRST + 10))
-    def search(self, data: st.DataObject, count: int) -> None:
+    @rule(data=st.data(), count=st.integers(-1, ROWS_FIRST + 10), every=st.sampled_from([0, 1, 3]))
+    def search(self, data: st.DataObject, count: int, every: int) -> None:
         vector = self.vector(data)
+
+        def where(payload: int) -> bool:
+            return payload % every == 0
+
         if not vector.any():
             with pytest.raises(ValueError, match="direction"):
                 self.matrix.search(vector, count)
             return
-        found = self.matrix.search(vector, count)
-        assert len(found) == max(0, min(count, len(self.plain)))
+        found = self.matrix.search(vector, count, where if every else None)
         unit = vector / np.linalg.norm(vector)
-        scores = {name: float(row @ unit) for name, (row, _) in self.plain.items()}
+        scores = {
+            name: float(row @ unit)
+            for name, (row, payload) in self.plain.items()
+            if not every or where(payload)
+        }
+        assert len(found) == max(0, min(count, len(scores)))
         for each in found:
             assert each.score == pytest.approx(scores[str(each.id)], abs=TOLERANCE)
             assert each.payload == self.plain[str(each.id)][1]
@@ -239,22 +247,11 @@ def test_clearing_waits_for_who_is_at_work() -> None:
     assert len(matrix) == 0
 
 
-def answered(check: Any) -> bool:
-    """Whether something holds in a forked child."""
-    child = os.fork()
-    if child == 0:
-        try:
-            os._exit(0 if check() else 1)
-        finally:
-            os._exit(2)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-
-
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 def test_a_child_keeps_the_rows_unless_one_was_half_there() -> None:
     matrix: Matrix[int] = Matrix(2)
     matrix.put("a", [1, 0], 1)
-    assert answered(lambda: [each.payload for each in matrix.search([1, 0], 2)] == [1])
+    assert holds_in_a_child(lambda: [each.payload for each in matrix.search([1, 0], 2)] == [1])
     with matrix._lock:  # As if a thread of the parent were in the middle of a call.
-        assert answered(lambda: matrix.search([1, 0], 2) == [] and len(matrix) == 0)
+        assert holds_in_a_child(lambda: matrix.search([1, 0], 2) == [] and len(matrix) == 0)
     assert len(matrix) == 1

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-import os
 import random
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from typing import Any
@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rag_cache.metrics import BUCKETS_A_DECADE, SHORTEST_S, Meter, Prices, Stats
+from tests.forks import holds_in_a_child
 
 WIDTH = 10 ** (1 / BUCKETS_A_DECADE)
 """How far apart two bounds of buckets are: 12 %."""
@@ -211,14 +212,11 @@ def test_many_threads_lose_no_count() -> None:
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 def test_a_child_counts_for_itself() -> None:
+    def counted(meter: Meter) -> Mapping[str, int]:
+        meter.miss("absent")
+        return meter.snapshot().misses
+
     meter = busy()
     with meter._lock:  # As if a thread of the parent were counting.
-        child = os.fork()
-        if child == 0:
-            try:
-                meter.miss("absent")
-                os._exit(0 if meter.snapshot().misses == {"absent": 1} else 1)
-            finally:
-                os._exit(2)
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert holds_in_a_child(lambda: counted(meter) == {"absent": 1})
     assert meter.snapshot() == busy().snapshot()
