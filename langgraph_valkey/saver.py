@@ -30,13 +30,14 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 
 from langgraph_valkey import listing, upkeep
 from langgraph_valkey.checkpoints import Checkpoints
+from langgraph_valkey.closing import Closing
 from langgraph_valkey.drafts import Writer
 from langgraph_valkey.known import Known
 from langgraph_valkey.link import Link, finish, finish_each
 from langgraph_valkey.loss_window import recovering, tending
 from langgraph_valkey.loss_window.report import Health, Hooks, RecoveryReport
 from langgraph_valkey.place import thread_in
-from langgraph_valkey.session import Closing, Session
+from langgraph_valkey.session import Session
 from langgraph_valkey.settings import Settings
 from langgraph_valkey.stored.codec import Codec
 

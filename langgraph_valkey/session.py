@@ -12,10 +12,7 @@ import logging
 import threading
 import time
 import weakref
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from types import TracebackType
-from typing import Self
 
 import anyio
 import anyio.to_thread
@@ -181,40 +178,6 @@ def _aws_of(settings: Settings) -> ElastiCache | None:
     if settings.aws_replication_group is None or not settings.replay:
         return None
     return ElastiCache(settings.aws_replication_group, region=settings.aws_region)
-
-
-class Closing(ABC):
-    """Gives ``with`` and ``async with`` to what has to be closed."""
-
-    @abstractmethod
-    def close(self, drain_s: float | None = None) -> None:
-        """Close it."""
-
-    @abstractmethod
-    async def aclose(self, drain_s: float | None = None) -> None:
-        """Close it, while other tasks run."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self.aclose()
 
 
 class CallsUnderWay:

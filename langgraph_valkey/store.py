@@ -16,6 +16,7 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.store.base import BaseStore, IndexConfig, Op, Result, TTLConfig
 
+from langgraph_valkey.closing import Closing
 from langgraph_valkey.errors import ConfigurationError
 from langgraph_valkey.items import names
 from langgraph_valkey.items.buckets import Buckets
@@ -26,7 +27,7 @@ from langgraph_valkey.items.serving import Serving
 from langgraph_valkey.link import Link, finish
 from langgraph_valkey.loss_window import recovering, tending
 from langgraph_valkey.loss_window.report import Health, Hooks, RecoveryReport
-from langgraph_valkey.session import Closing, Session
+from langgraph_valkey.session import Session
 from langgraph_valkey.settings import Settings
 from langgraph_valkey.stored.codec import Codec
 

@@ -9,12 +9,12 @@ documents it was made from.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import anyio.to_thread
 from langchain_core.embeddings import Embeddings
 
+from langgraph_valkey.closing import Closing
 from langgraph_valkey.keeper import Keeper
 from langgraph_valkey.link import finish
 from langgraph_valkey.primary.contract import PrimaryStore
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 _NO_EVIDENCE: Mapping[str, str | None] = {}
 
 
-class SemanticCache(PlainFace):
+class SemanticCache(PlainFace, Closing):
     """A semantic cache on Valkey.
 
     It may be used from any number of threads and event loops, and in forked children.
@@ -357,25 +357,3 @@ class SemanticCache(PlainFace):
         """Close its connections, while other tasks run."""
         await anyio.to_thread.run_sync(self._keeper.stop)
         await self._connections.aclose()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self.aclose()

@@ -16,11 +16,19 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from langgraph_valkey.fork import renew_after_fork
-from langgraph_valkey.vectors.matrix import Matrix
+from langgraph_valkey.vectors.matrix import ROWS_FIRST, Matrix
 from rag_cache.entries import Card, Corrupt
 
 if TYPE_CHECKING:
     import numpy as np
+
+SHELVES_MOST = 20_000
+"""Shelves of a process, most of them empty: each conversation may be a scope of its own. An
+empty one takes about 2 KB."""
+
+LOOK_EVERY = 16
+"""Every so many times that something was put on a shelf all of them are counted, which takes
+a while where there are many."""
 
 NOWHERE = (b"", b"0")
 """The nonce and the counter of one who knows nothing of a scope."""
@@ -58,6 +66,11 @@ class Shelf:
 
     def __len__(self) -> int:
         return len(self._matrix)
+
+    @property
+    def rows(self) -> int:
+        """What it counts for: a few rows take the memory of some more."""
+        return max(len(self._matrix), min(self._matrix.capacity, ROWS_FIRST))
 
     def __contains__(self, entry_id: str) -> bool:
         return self._matrix.get(entry_id) is not None
@@ -137,6 +150,7 @@ class Shelves:
 
     def __init__(self, rows_most: int) -> None:
         self._rows_most = rows_most
+        self._looks = 0
         self._of: OrderedDict[tuple[str, int], Shelf] = OrderedDict()
         self._lock = threading.Lock()
         renew_after_fork(self)
@@ -145,6 +159,9 @@ class Shelves:
         """Begin anew: a lock may be held by nobody."""
         self._lock = threading.Lock()
 
+    def __len__(self) -> int:
+        return len(self._of)
+
     def of(self, key: str, dimension: int) -> Shelf:
         """The shelf of a scope, for embeddings of a dimension."""
         name = (key, dimension)
@@ -152,6 +169,8 @@ class Shelves:
             shelf = self._of.get(name)
             if shelf is None:
                 shelf = self._of[name] = Shelf(dimension)
+                if len(self._of) > SHELVES_MOST:
+                    self._of.popitem(last=False)
             self._of.move_to_end(name)
             return shelf
 
@@ -162,7 +181,10 @@ class Shelves:
     def make_room(self) -> None:
         """Drop the ones used longest ago, but never the last one used."""
         with self._lock:
-            rows = sum(map(len, self._of.values()))
+            self._looks += 1
+            if self._looks % LOOK_EVERY:
+                return
+            rows = sum(shelf.rows for shelf in self._of.values())
             while rows > self._rows_most and len(self._of) > 1:
                 _, shelf = self._of.popitem(last=False)
-                rows -= len(shelf)
+                rows -= shelf.rows

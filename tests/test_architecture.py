@@ -1,6 +1,6 @@
 """The rules that keep the tree readable, held by reading it.
 
-What a module may import is its place in `LAYERS`; the other rules are about
+What a module may import is its place in `LAYERS` (`tests/layers.py`); the other rules are about
 size, names, docstrings, and what is shipped.
 """
 
@@ -22,94 +22,13 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from tests.layers import CORE, LAYERS, MAY_LOCK
+
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("langgraph_valkey", "rag_cache")
 FOLDERS = (*PACKAGES, "examples", "benchmarks", "tests")
 TOP_LEVEL = {*FOLDERS, "README.md", "CHANGELOG.md", "LICENSE", "Makefile", "pyproject.toml"}
 MADE = {"build", "dist", "demo-data"}
-
-LAYERS = [
-    *("errors", "limits", "fork", "quiet"),
-    *("link", "scripts"),
-    "keys",
-    *("stored", "stored.codec", "stored.pieces", "stored.records", "stored.writes"),
-    *("operations.answer", "operations.calls", "operations.replaying"),
-    *("operations.leases", "operations"),
-    *("loss_window", "loss_window.report", "loss_window.watermark", "loss_window.durability"),
-    *("loss_window.spool_file", "loss_window.spool_adoption", "loss_window.spool"),
-    *("loss_window.entries", "loss_window.journal", "loss_window.shards"),
-    *("loss_window.pulse", "loss_window.replay"),
-    *("loss_window.recovery", "loss_window.vitals", "loss_window.window"),
-    "loss_window.recovering",
-    "loss_window.tending",
-    *("place", "known", "reads", "storing"),
-    *("drafts", "loading", "checkpoints", "listing", "upkeep"),
-    *("primary", "primary.json_text", "primary.records", "primary.versions", "primary.memories"),
-    "primary.contract",
-    *("commits", "commits.turns", "commits.commit", "commits.committed"),
-    *("commits.handlers", "commits.outbox"),
-    *("settings", "breaker"),
-    *("vectors", "vectors.matrix", "vectors.index", "vectors.server_index", "retry"),
-    *("items", "items.names", "items.records", "items.calls", "items.replaying"),
-    *("items.filters", "items.embedding", "items.namespaces", "items.batch"),
-    *("items.telling", "items.fields", "items.mirror", "items.updating", "items.ranking"),
-    *("items.walking", "items.asking", "items.indexed", "items.searching", "items.listing"),
-    *("items.buckets", "items.reads", "items.reading", "items.keeping", "items.serving"),
-    *("glide", "glide.errors", "glide.clients", "glide.exchange", "glide.scan"),
-    "glide.search",
-    *("glide.health", "glide.blocking_lane", "glide.native_lane", "glide.link"),
-    *("local.resp", "local.watchdog", "local.topology", "local.node", "local.health"),
-    *("local.lifecycle", "local.proxy", "local.framing", "local.log", "local.tunnel"),
-    *("local.replication", "local.gate", "local.front", "local.durable", "local.nodes"),
-    *("local.faults", "local.single", "local.cluster", "local", "local.fixtures"),
-    *("sql", "sql.schema", "sql.answers", "sql.errors", "sql.transactions", "sql.messages"),
-    *("sql.database", "sql.faces", "sql.engines", "sql.migrations"),
-    *("sql.commits", "sql.runs", "sql.leases", "sql.outbox", "sql.versions", "sql.memories"),
-    "sql.store",
-    *("dynamodb", "dynamodb.items", "dynamodb.errors", "dynamodb.client", "dynamodb.sizes"),
-    *("dynamodb.table", "dynamodb.run_items", "dynamodb.commits", "dynamodb.runs"),
-    *("dynamodb.leases", "dynamodb.outbox", "dynamodb.versions", "dynamodb.memories"),
-    *("dynamodb.upkeep", "dynamodb.schema", "dynamodb.store", "primary.opening"),
-    *("keeper", "aws", "telemetry", "monitor", "session", "saver", "store"),
-    *("boundary", "boundary.faces", "boundary.acquaintance", "boundary.carrying"),
-    *("boundary.joining", "boundary.courier", "boundary.burials", "boundary.boundary"),
-    "boundary.tiered_saver",
-    *("runs", "runs.report", "runs.inputs", "runs.rerun", "runs.receipts_note", "runs.heads"),
-    *("runs.owner", "runs.rewinds", "runs.home_loop", "runs.graphs", "runs.faces"),
-    *("runs.bygone", "runs.settling", "runs.attempts", "runs.redoing", "runs.orders"),
-    *("runs.admitting", "runs.outcomes", "runs.cancelling", "runs.leaving", "runs.recovering"),
-    "runs.registry",
-    *("tiers", "tiers.settings", "tiers.roles", "tiers.locks", "tiers.prepared"),
-    *("tiers.lock_places", "tiers.commits", "tiers.state_tiers"),
-    *("testing.keyspace", "testing.sorted_sets", "testing.commands", "testing.interpreter"),
-    "testing.memory_link",
-    *("testing", "cli", "__main__"),
-]
-"""Every module of `langgraph_valkey`; each may import only what stands before it."""
-
-EDGES = {"boundary.faces", "runs.faces", "runs.home_loop", "runs.registry", "items.embedding"}
-"""Where boundary, runs and items meet event loops and threads."""
-
-CORE = [
-    *LAYERS[LAYERS.index("link") : LAYERS.index("commits.committed") + 1],
-    *(m for m in LAYERS if m.startswith(("boundary", "runs", "items")) and m not in EDGES),
-]
-"""The logic: written once for both faces, so it knows neither event loops nor GLIDE."""
-
-MAY_LOCK = {
-    "stored.codec": "zstd contexts must not be shared between threads",
-    "loss_window.spool_file": "SQLite is used from many threads",
-    "loss_window.vitals": "it looks at the parts of a window under its lock",
-    "loss_window.window": "one saver serves many threads, and the monitor looks after it",
-    "known": "one saver serves many threads, and they share what it knows",
-    "boundary.acquaintance": "one saver serves many threads, and they share what it knows",
-    "items.mirror": "one store serves many threads, and they share what it has at hand",
-    "items.listing": "one store serves many threads, and they share what it has at hand",
-    "runs.owner": "a heartbeat tells of it, beside the calls that begin and end attempts",
-    "runs.rewinds": "the monitor tells it of failovers",
-    "runs.settling": "the keeper settles what calls have left",
-}
-"""Core modules that may import `threading`, and why."""
 
 FUNCTIONS = ast.FunctionDef | ast.AsyncFunctionDef
 LINES_MOST = 400
@@ -189,7 +108,17 @@ def test_only_the_glide_folder_imports_glide() -> None:
 
 
 def test_rag_cache_imports_nothing_of_the_saver() -> None:
-    allowed = {"errors", "limits", "fork", "quiet", "keys", "keeper", "settings", "retry"}
+    allowed = {
+        "errors",
+        "limits",
+        "fork",
+        "quiet",
+        "closing",
+        "keys",
+        "keeper",
+        "settings",
+        "retry",
+    }
     allowed |= {"link", "scripts", "glide.link", "breaker"}
     allowed |= {"vectors.matrix", "vectors.index", "vectors.server_index"}
     allowed |= {"primary.contract", "primary.versions", "primary.opening"}
@@ -326,8 +255,10 @@ def requirements(extra: str | None = None) -> dict[str, Requirement]:
     return {each.name: each for each in found if each.name != "langgraph-valkey"}
 
 
-EXTRAS = ("local", "testing", "aws", "otel", "sql", "postgres")
-EXTRAS += ("rag", "agents", "plot", "wordllama", "minilm")
+EXTRAS = [
+    *("local", "testing", "cli", "aws", "otel", "sql", "postgres"),
+    *("rag", "agents", "plot", "wordllama", "minilm"),
+]
 """Those that the packages themselves import."""
 
 
@@ -353,7 +284,7 @@ def test_ci_tries_the_lowest_versions_that_are_claimed() -> None:
     lines = (ROOT / ".ci" / "lowest.txt").read_text().splitlines()
     pins = dict(line.split("==") for line in lines if line and not line.startswith("#"))
     ours = requirements()
-    for extra in ("testing", "encryption", "aws", "otel", "sql", "postgres", "agents"):
+    for extra in ("testing", "cli", "encryption", "aws", "otel", "sql", "postgres", "agents"):
         ours |= requirements(extra)
     ours["langgraph"] = requirements("demo")["langgraph"]
     lowest = {

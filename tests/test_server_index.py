@@ -73,6 +73,7 @@ async def test_who_does_not_know_the_scope_finds_it_by_the_index(
     await ready(call.cache)
     for n in (0, 17, MANY - 1):
         hit = await call("lookup", same(n), SCOPE)
+        assert hit, hit.reason
         assert (hit.value, hit.tier, hit.question) == (n, "server", question(n))
         assert hit.score > 0.99
     assert (await call("lookup", "something else", SCOPE)).reason == "below_threshold"

@@ -38,6 +38,7 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 
 from langgraph_valkey import limits
 from langgraph_valkey.boundary.tiered_saver import TieredSaver
+from langgraph_valkey.closing import Closing
 from langgraph_valkey.commits.outbox import Outbox, OutboxHealth
 from langgraph_valkey.errors import LanggraphValkeyError
 from langgraph_valkey.link import Link, finish
@@ -46,7 +47,6 @@ from langgraph_valkey.primary.contract import PrimaryStore
 from langgraph_valkey.primary.opening import open_store
 from langgraph_valkey.runs.registry import Runs
 from langgraph_valkey.runs.report import RunsHealth, RunsReport
-from langgraph_valkey.session import Closing
 from langgraph_valkey.tiers import roles
 from langgraph_valkey.tiers.commits import TierCommits
 from langgraph_valkey.tiers.lock_places import LockPlace

@@ -81,13 +81,18 @@ class Matrix(Generic[P]):
             self._begin()
 
     def _begin(self) -> None:
-        self._rows = self._numpy.empty((ROWS_FIRST, self.dimension), "<f4")
+        self._rows = self._numpy.empty((0, self.dimension), "<f4")  # Many stay empty.
         self._ids: list[Hashable] = []
         self._payloads: list[P] = []
         self._place: dict[Hashable, int] = {}
 
     def __len__(self) -> int:
         return len(self._ids)
+
+    @property
+    def capacity(self) -> int:
+        """For how many rows there is memory."""
+        return len(self._rows)
 
     @property
     def nbytes(self) -> int:
@@ -117,7 +122,7 @@ class Matrix(Generic[P]):
             if place is None:
                 place = len(self._ids)
                 if place == len(self._rows):
-                    grown = self._numpy.empty((2 * place, self.dimension), "<f4")
+                    grown = self._numpy.empty((2 * place or ROWS_FIRST, self.dimension), "<f4")
                     grown[:place] = self._rows
                     self._rows = grown
                 self._ids.append(name)
