@@ -170,15 +170,18 @@ class Checkpoints:
         where = place.keys, number, self._ttl_ms, place.namespace or "", place.checkpoint_id
         return operations.put(*where, stored, standing, primary)
 
-    def record_write(self, place: Place, record: bytes, chunks: list[bytes]) -> Write:
-        """How to store a record as it is, under a number of this writer's.
+    def record_write(
+        self, place: Place, record: bytes, chunks: list[bytes], number: bytes = b""
+    ) -> Write:
+        """How to store a record as it is.
 
         Args:
             place: Where it goes.
             record: A record.
             chunks: Digest and stored chunk, joined, of those not there yet.
+            number: Under which number; under the next of this writer's if not given.
         """
-        number = self.writer.entry()
+        number = number or self.writer.entry()
         stored = operations.Stored(
             records.reentered(record, number),
             chunks,
@@ -191,9 +194,9 @@ class Checkpoints:
         namespace = namespace_field(place.namespace or "")
         return Write(number, PUT, build, partial(self.readmit, place), namespace)
 
-    def task_write(self, place: Place, stored: bytes) -> Write:
-        """How to store a task's writes in the form of `writes.build`."""
-        number = self.writer.entry()
+    def task_write(self, place: Place, stored: bytes, number: bytes = b"") -> Write:
+        """How to store a task's writes in the form of `writes.build`; see `record_write`."""
+        number = number or self.writer.entry()
         where = place.keys, number, self._ttl_ms, place.namespace or "", place.checkpoint_id
         build = partial(operations.put_writes, *where, stored)
         return Write(number, WRITES, build, partial(self.readmit, place))

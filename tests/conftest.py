@@ -15,6 +15,7 @@ from langgraph_valkey.local import LocalCluster, LocalValkey
 from langgraph_valkey.monitor import monitor
 from tests.faces import FACES
 from tests.failover_ground import FAST_MS, LAG_BOUND_S, mend, new_prefix
+from tests.moving_ground import call_cli, places  # noqa: F401 - fixtures
 from tests.primary_ground import (  # noqa: F401 - fixtures
     dynamo,
     ground,

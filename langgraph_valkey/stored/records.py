@@ -141,8 +141,8 @@ def build(
     return record + checksum(memoryview(record)[_SIGNED:])
 
 
-def parse(codec: Codec, raw: bytes) -> Record:
-    """Take a record apart.
+def require_whole(raw: bytes) -> None:
+    """Raise unless these bytes are a record; nothing of it is opened.
 
     Raises:
         Damaged: It is not a whole record.
@@ -157,6 +157,16 @@ def parse(codec: Codec, raw: bytes) -> Record:
         raise Damaged("it is too short for a record")
     if checksum(memoryview(raw)[_SIGNED:-_SUM]) != raw[-_SUM:]:
         raise Damaged("its checksum does not fit: it was cut short or overwritten")
+
+
+def parse(codec: Codec, raw: bytes) -> Record:
+    """Take a record apart.
+
+    Raises:
+        Damaged: It is not a whole record.
+        UnknownFormat: It was written by a later release.
+    """
+    require_whole(raw)
     _, _, parent_size, many, metadata_size = _HEADER.unpack_from(raw)
     at = _HEADER.size + parent_size
     parent = to_text(raw[_HEADER.size : at]) or None

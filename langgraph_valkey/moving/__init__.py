@@ -1,0 +1,1 @@
+"""Moving threads whole from one checkpointer to another: ours, LangGraph's, or a file."""

@@ -1,0 +1,100 @@
+"""Places that threads are moved from and to, and what is none."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from langgraph.checkpoint.memory import InMemorySaver
+
+from langgraph_valkey.errors import ConfigurationError, Unreachable
+from langgraph_valkey.local.node import free_ports
+from langgraph_valkey.moving.copying import Copying
+from langgraph_valkey.moving.homes import Home
+from langgraph_valkey.moving.ledger import Ledger
+from langgraph_valkey.moving.opaque import NotCarried
+from langgraph_valkey.moving.opening import home_of, open_home, pair
+from tests.moving_ground import (
+    THREADS,
+    Places,
+    fill,
+    home,
+    nothing_is_named,
+    whole,
+)
+
+# --- places ------------------------------------------------------------------------------------
+
+
+def test_a_program_s_own_checkpointer(places: Places) -> None:
+    """Any other kind is asked by LangGraph's own methods."""
+    memory = InMemorySaver()
+    fill(memory, *THREADS)
+    origin = home_of(memory, name="shop:saver", writes=False)
+    goal = places.make("ours")
+    with closing(origin), closing(home(goal)) as target:
+        ends: tuple[Home, Home] = origin, target
+        assert sorted(Copying(*ends, Ledger(None, ("a", "b"))).verify().verified) == sorted(THREADS)
+    after = places.saver(goal)
+    assert all(whole(after, thread) == whole(memory, thread) for thread in THREADS)
+
+
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        ("mysql://u:4711@h/d", "a place is written as"),
+        ("env:NO_SUCH_PLACE", "variable NO_SUCH_PLACE"),
+        ("sqlite:////no/such/folder/x.db", "can't be opened"),
+        ("postgresql://u:4711@[h/d", "none that PostgreSQL takes"),
+        ("aws+valkey://u:4711@h:port", "none that valkey-py takes"),
+        ("valkey://u:4711@h?no_such=1", "unknown parameter"),
+    ],
+)
+def test_places_that_mean_nothing(place: str, said: str) -> None:
+    with pytest.raises(ConfigurationError, match=said) as raised:
+        open_home(place, nothing_is_named)
+    assert "4711" not in f"{raised.value} {raised.value.__cause__}"
+
+
+def test_a_source_without_tables_is_left_as_it_is(places: Places, tmp_path: Path) -> None:
+    empty = tmp_path / "empty.db"
+    sqlite3.connect(empty).close()
+    with pytest.raises(ConfigurationError, match="no such table"):
+        open_home(f"sqlite:///{empty}", nothing_is_named)
+    with pytest.raises(ConfigurationError, match="no such table"):
+        open_home(places.make("postgres"), nothing_is_named)
+    assert empty.stat().st_size == 0
+
+
+def test_nobody_there() -> None:
+    port = free_ports(1)[0]
+    with pytest.raises(Unreachable, match="does not let this in") as raised:
+        open_home(f"postgresql://u:4711@127.0.0.1:{port}/d", nothing_is_named)
+    assert "4711" not in f"{raised.value} {raised.value.__cause__}"
+    for url in (f"aws+valkey://127.0.0.1:{port}", f"valkey://127.0.0.1:{port}?read_deadline_s=0"):
+        with closing(home(url, writes=False)) as nobody, pytest.raises(Unreachable):
+            list(nobody.threads())
+
+
+def test_the_same_place_is_none_to_copy_to(places: Places) -> None:
+    place = places.make("ours")
+    with pytest.raises(ConfigurationError, match="the same place"):
+        pair(place, place, nothing_is_named)
+
+
+def test_an_outage_of_aws_s_saver_is_no_empty_thread(places: Places) -> None:
+    """It returns None, and an empty list, where the server does not answer."""
+    origin = places.make("aws")
+    saver = places.saver(origin)
+    fill(saver, "t")
+    with closing(home(origin, writes=False)) as opened:
+        at = opened.addresses("t")[-1]
+        client: Any = saver
+        client.client.delete(f"checkpoint:{{t}}:{at[0]}:{at[1]}")
+        with pytest.raises(NotCarried, match="expired or was evicted"):
+            opened.cargo("t", at)
+        with pytest.raises(NotCarried, match="pattern"):
+            opened.delete("t*")
