@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from langgraph_valkey import Unreachable, cli
+from langgraph_valkey.cli.naming import named
 from langgraph_valkey.local import LocalValkey
 from langgraph_valkey.primary.records import Message, Outgoing
 from tests.facade_ground import Ground, agent
@@ -229,7 +230,7 @@ def test_a_module_that_does_not_import_is_not_taken_for_missing(
     (tmp_path / "broken_shop.py").write_text("import no_such_dependency\n")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ModuleNotFoundError, match="no_such_dependency"):
-        cli._named("broken_shop:agent")
+        named("broken_shop:agent")
 
 
 def test_without_settings_it_says_which_are_missing(
@@ -245,4 +246,4 @@ def test_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None
     with pytest.raises(SystemExit) as raised:
         cli.main(arguments)
     assert raised.value.code == 2
-    assert "usage: python -m langgraph_valkey" in capsys.readouterr().err
+    assert "usage: python -m langgraph_valkey" in capsys.readouterr().err.lower()
