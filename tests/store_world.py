@@ -231,8 +231,7 @@ class World:
             process.heard[place] = self.primary.identity
         if call.script.name == "turn" and operations.read(reply).status is Status.OK:
             for change, outcome in zip(call.args[2:], reply[5], strict=True):
-                end = 109 + int(change[97:103])
-                name = change[109:end] + b"\x01/" + change[end : end + int(change[103:109])]
+                name = change[109 : 109 + int(change[103:109])]
                 known = outcome if outcome[1:] else bytes(1) + b"0" * 64
                 stamps = int(known[1:17]), int(known[33:49]), int(known[49:65])
                 is_astray = server is not self.primary

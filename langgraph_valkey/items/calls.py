@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from langgraph_valkey import limits
+from langgraph_valkey.items.names import item_name
 from langgraph_valkey.keys import ThreadKeys
 from langgraph_valkey.link import Call, Script
 from langgraph_valkey.operations import Answer, Standing
@@ -119,7 +120,7 @@ def read_sought(answer: Answer) -> tuple[bool, list[bytes | None]]:
 
 PUT, DELETION = b"P", b"D"
 _STAMPED, _BORN, _CREATED, _ENDS, _TTL, _ENTRY = (slice(at, at + 16) for at in range(1, 97, 16))
-_LENGTHS, _NAMES = 97, 109
+_LENGTHS, _NAMES = 103, 109
 _UNKNOWN = b"0" * 16
 LATE, ALREADY = b"l", b"t"
 
@@ -169,9 +170,10 @@ def _operation(
     kind: bytes, stamp: bytes, born: int, created: bytes, deadline_ms: int, ttl_ms: int,
     entry: bytes, namespace: bytes, key: bytes, body: bytes,
 ) -> bytes:  # fmt: skip
-    return b"%b%b%016d%b%016d%016d%b%06d%06d%b%b%b" % (
+    name = item_name(namespace, key)
+    return b"%b%b%016d%b%016d%016d%b%06d%06d%b%b" % (
         *(kind, stamp, born, created, deadline_ms, ttl_ms, entry),
-        *(len(namespace), len(key), namespace, key, body),
+        *(len(namespace), len(name), name, body),
     )
 
 
@@ -205,8 +207,7 @@ def unsettled(change: bytes, stamp: int, sent_ms: int) -> bytes:
 
 def without_body(change: bytes) -> bytes:
     """The same without what it would store: it can be asked for, and no more."""
-    end = _NAMES + int(change[_LENGTHS : _LENGTHS + 6]) + int(change[_LENGTHS + 6 : _NAMES])
-    return change[:end]
+    return change[: _NAMES + int(change[_LENGTHS : _NAMES])]
 
 
 def join(keys: ThreadKeys, primary: bytes, standing: Standing, changes: Sequence[bytes]) -> Call:

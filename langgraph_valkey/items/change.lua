@@ -2,7 +2,7 @@
 --
 -- An operation, as it is sent, journaled and replayed, is one argument:
 --   kind(1) stamp(16) born(16) created(16) deadline in ms(16) ttl in ms(16) entry(16)
---   length of namespace(6) and of key(6) namespace key body
+--   length of namespace(6) and of name(6) name body
 -- Kind is 'P' for a put and 'D' for a deletion. Stamp, created and deadline are those of the
 -- acknowledgement, and not known before that.
 
@@ -10,15 +10,11 @@ local ENTRIES_MOST = 4 -- writers that are remembered of an item
 local STAMP -- of this change; digits
 local touched = {} -- namespaces: true if changed, false if gone
 
-local function parsed(op)
-  local ns_end = 109 + tonumber(sub(op, 98, 103))
-  local key_end = ns_end + tonumber(sub(op, 104, 109))
-  local ns, key = sub(op, 110, ns_end), sub(op, ns_end + 1, key_end)
+local function parsed(text)
+  local ns_end, name_end = 109 + tonumber(sub(text, 98, 103)), 109 + tonumber(sub(text, 104, 109))
   return {
-    kind = sub(op, 1, 1), stamp = tonumber(sub(op, 2, 17)), born = sub(op, 18, 33),
-    created = sub(op, 34, 49), deadline = tonumber(sub(op, 50, 65)), ttl = sub(op, 66, 81),
-    entry = sub(op, 82, 97), ns = ns, key = key, name = ns .. '\1/' .. key,
-    body = sub(op, key_end + 1),
+    text = text, entry = sub(text, 82, 97), name = sub(text, 110, name_end),
+    ns = sub(text, 110, ns_end), key = sub(text, ns_end + 3, name_end), body = sub(text, name_end + 1),
   }
 end
 
@@ -55,8 +51,9 @@ local function seen(entries, entry)
   end
 end
 
--- An entry, and before it those of other writers.
+-- An entry, and before it those of other writers; how many that makes.
 local function with_entry(entries, entry)
+  if entries == '' then return entry, 1 end
   local found = {entry}
   for at = 1, #entries, 16 do
     if sub(entries, at, at + 7) ~= sub(entry, 1, 8) and #found < ENTRIES_MOST then
@@ -70,7 +67,8 @@ end
 local function keep(op, here, grave, stamp, born, created, deadline)
   local name = op.name
   local entries, many = with_entry(entries_of(here, grave), op.entry)
-  local stored = stamp .. born .. created .. op.ttl .. string.char(many) .. entries .. op.body
+  local stored = stamp .. born .. created .. sub(op.text, 66, 81) .. string.char(many)
+    .. entries .. op.body
   if deadline > 0 then
     call('SET', item(name), stored, 'PXAT', plain(deadline))
     call('ZADD', ENDS, plain(deadline), name)
@@ -85,8 +83,8 @@ local function keep(op, here, grave, stamp, born, created, deadline)
   drop_vectors(name, here)
   keep_vectors(op, deadline)
   if grave then call('ZREM', GRAVES, name) end
-  call('ZADD', members(op.ns), STAMP, op.key)
-  if not touched[op.ns] and call('ZADD', INDEX, 0, op.ns) == 1 then
+  local is_new = call('ZADD', members(op.ns), STAMP, op.key) == 1
+  if is_new and not touched[op.ns] and call('ZADD', INDEX, 0, op.ns) == 1 then
     call('HSETNX', STATE, 'b' .. op.ns, born)
     call('ZREM', GRAVES, op.ns)
   end

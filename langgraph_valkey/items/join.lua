@@ -63,7 +63,9 @@ end
 local verdicts = {}
 for at = 2, #ARGV do
   local op = parsed(ARGV[at])
-  local verdict = op.kind == 'P' and put(op) or delete(op)
+  op.stamp, op.deadline = tonumber(sub(op.text, 2, 17)), tonumber(sub(op.text, 50, 65))
+  op.born, op.created = sub(op.text, 18, 33), sub(op.text, 34, 49)
+  local verdict = sub(op.text, 1, 1) == 'P' and put(op) or delete(op)
   verdicts[at - 1] = verdict
   changed = changed or verdict == 's' or verdict == 'x'
 end

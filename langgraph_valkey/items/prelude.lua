@@ -42,7 +42,7 @@ local function digits(number) return format('%016.0f', number) end
 local function plain(number) return format('%.0f', number) end
 
 local function whole(i)
-  if i and (#i ~= 64 or string.find(i, '%D', 17)) then error('CORRUPT identity of the bucket') end
+  if i and (#i ~= 64 or not tonumber(sub(i, 17))) then error('CORRUPT identity of the bucket') end
   return i
 end
 
@@ -70,20 +70,20 @@ end
 -- The item of this name; false if there is none.
 local function find(name)
   local here = call('GET', item(name))
-  if here and (#here < 65 or string.find(sub(here, 1, 64), '%D')) then error('CORRUPT item') end
+  if here and (#here < 65 or not tonumber(sub(here, 1, 64))) then error('CORRUPT item') end
   return here
 end
 
 local function stamp_of(here) return tonumber(sub(here, 1, 16)) end
 local function ttl_of(here) return tonumber(sub(here, 49, 64)) end
 
--- When it expires, in ms; 0 for never.
+-- When it expires, in ms and as digits; zeros for never.
 local function deadline_of(name, here)
-  if ttl_of(here) == 0 then return 0 end
-  return math.max(0, call('PEXPIRETIME', item(name)))
+  if sub(here, 49, 64) == NEVER then return NEVER end
+  return digits(math.max(0, call('PEXPIRETIME', item(name))))
 end
 
 -- An item as it is told: its deadline, the birth of its namespace, and what is stored.
 local function as_told(name, here, born)
-  return digits(deadline_of(name, here)) .. (born or NEVER) .. here
+  return deadline_of(name, here) .. (born or NEVER) .. here
 end

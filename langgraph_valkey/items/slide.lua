@@ -8,7 +8,7 @@ for at = 2, #ARGV do
   local here = find(name)
   if here and ttl_of(here) > 0 then put_off(name, NOW_MS + ttl_of(here)) end
   if here then
-    found[at - 1] = ARGV[1] == '1' and as_told(name, here) or digits(deadline_of(name, here))
+    found[at - 1] = ARGV[1] == '1' and as_told(name, here) or deadline_of(name, here)
   else
     found[at - 1] = false
   end

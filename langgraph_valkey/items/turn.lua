@@ -31,30 +31,28 @@ local function read(wanted)
   return found
 end
 
-local function outcome(how, stamp, born, created, deadline)
-  return how .. stamp .. born .. created .. digits(deadline)
-end
+local NOTHING = NEVER .. NEVER .. NEVER -- born, created and deadline of what was deleted
 
 local function change(op)
+  local is_put = sub(op.text, 1, 1) == 'P'
   local here, grave = find(op.name), call('HGET', STATE, 'D' .. op.name)
   local before = seen(entries_of(here, grave), ENTRY)
-  if before == 'same' and here and op.kind == 'P' then
-    return outcome('t', sub(here, 1, 16), sub(here, 17, 32), sub(here, 33, 48),
-      deadline_of(op.name, here))
-  elseif before == 'same' and not here and op.kind == 'D' then
-    return outcome('t', sub(grave, 2, 17), NEVER, NEVER, 0)
+  if before == 'same' and here and is_put then
+    return 't' .. sub(here, 1, 48) .. deadline_of(op.name, here)
+  elseif before == 'same' and not here and not is_put then
+    return 't' .. sub(grave, 2, 17) .. NOTHING
   elseif before then
     return 'l'
-  elseif op.kind == 'D' then
+  elseif not is_put then
     bury(op, here, grave, 'D', STAMP)
-    return outcome('s', STAMP, NEVER, NEVER, 0)
+    return 's' .. STAMP .. NOTHING
   end
-  local born, created = op.born, STAMP
+  local born, created = sub(op.text, 18, 33), STAMP
   if here then born, created = sub(here, 17, 32), sub(here, 33, 48) end
-  local ttl = tonumber(op.ttl)
-  local deadline = ttl > 0 and NOW_MS + ttl or 0
+  local ttl, deadline = sub(op.text, 66, 81), 0
+  if ttl ~= NEVER then deadline = NOW_MS + tonumber(ttl) end
   keep(op, here, grave, STAMP, born, created, deadline)
-  return outcome('s', STAMP, born, created, deadline)
+  return 's' .. STAMP .. born .. created .. (deadline > 0 and digits(deadline) or NEVER)
 end
 
 local found = read(ARGV[2])
