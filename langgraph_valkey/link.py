@@ -55,6 +55,8 @@ class Call:
         size: About how many bytes travel in the larger direction; calls above
             `limits.LARGE_VALUE_BYTES` go over a connection of their own.
         patient: Whether a refusal is waited out; else the caller has another way.
+        rides: It reads, and goes along with the writes that are sent with it: over a
+            connection of its own it would take a round trip more.
     """
 
     script: Script
@@ -63,6 +65,7 @@ class Call:
     writes: bool
     size: int = 0
     patient: bool = True
+    rides: bool = False
 
 
 class Link(Protocol):

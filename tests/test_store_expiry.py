@@ -10,6 +10,7 @@ import pytest
 from langgraph.store.base import GetOp, Op, PutOp, SearchOp
 
 from langgraph_valkey import OutcomeUnknown, ValkeyStore, WriteRejected
+from langgraph_valkey.glide.exchange import by_lane
 from langgraph_valkey.items.names import bucket_keys, bucket_names
 from langgraph_valkey.link import Call, Reply
 from langgraph_valkey.local import LocalValkey
@@ -173,11 +174,15 @@ def test_a_retry_does_not_let_it_live_again() -> None:
 
 
 class Trips(MemoryLink):
-    """Notes the round trips, each with the names of its scripts."""
+    """Notes the round trips, each with the names of its scripts.
+
+    On a real link, calls that go over several connections take a round trip for each.
+    """
 
     trips: list[list[str]]
 
     async def send(self, calls: Sequence[Call]) -> list[Reply]:
+        assert len(by_lane(calls)) == 1
         self.trips.append(sorted(call.script.name for call in calls))
         return await super().send(calls)
 

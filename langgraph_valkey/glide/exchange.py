@@ -38,7 +38,7 @@ def lane_of(call: Call) -> int:
     """The lane a call goes over."""
     if call.size >= limits.LARGE_VALUE_BYTES:
         return LARGE
-    return WRITES if call.writes else READS
+    return WRITES if call.writes or call.rides else READS
 
 
 def _evalsha(call: Call) -> list[bytes]:
