@@ -14,7 +14,6 @@ different models, or of different settings of one, are never compared.
 from __future__ import annotations
 
 import importlib.util
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +21,6 @@ from typing import TYPE_CHECKING, Any
 from langchain_core.embeddings import Embeddings
 
 from langgraph_valkey.errors import ConfigurationError
-from langgraph_valkey.fork import renew_after_fork
 
 if TYPE_CHECKING:
     import numpy as np
@@ -148,13 +146,7 @@ class MiniLM(_ByArray):
         self._tokenizer = Tokenizer.from_file(str(_tokenizer_path(model.MODEL_ID)))
         self._tokenizer.enable_truncation(TOKENS_MOST)
         self._tokenizer.enable_padding()
-        self._lock = threading.Lock()
         self.id = f"{model.MODEL_ID}-{model.SHA256[:12]}"
-        renew_after_fork(self)
-
-    def after_fork(self) -> None:
-        """Begin with a free lock: the parent's may be held by nobody here."""
-        self._lock = threading.Lock()
 
     def embed_array(self, texts: Sequence[str]) -> Vectors:
         """Embed texts; see `_ByArray.embed_array`."""
@@ -171,8 +163,7 @@ class MiniLM(_ByArray):
     def _batch(self, texts: list[str]) -> Vectors:
         import numpy as np
 
-        with self._lock:  # The tokenizer's padding is not meant for many threads.
-            encoded = self._tokenizer.encode_batch(texts)
+        encoded = self._tokenizer.encode_batch(texts)
         ids = np.array([each.ids for each in encoded], np.int64)
         mask = np.array([each.attention_mask for each in encoded], np.int64)
         given = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}

@@ -14,7 +14,7 @@ import pytest
 from langchain_core.embeddings import DeterministicFakeEmbedding, Embeddings, FakeEmbeddings
 
 from langgraph_valkey.errors import ConfigurationError
-from rag_cache.embedders import BATCH, MiniLM, WordLlama, identity_of
+from rag_cache.embedders import BATCH, TOKENS_MOST, MiniLM, WordLlama, identity_of
 from rag_cache.embedding import Embedder
 from tests.forks import holds_in_a_child
 from tests.rag_ground import SCOPE, Bag, Caches, Caller
@@ -96,16 +96,18 @@ def test_threads_do_not_disturb_each_other(embedder: Offline) -> None:
         assert max(threads.map(apart, range(40))) < TOLERANCE
 
 
-def test_more_words_than_the_model_reads_change_nothing(minilm: MiniLM) -> None:
-    one, other = minilm.embed_array(["word " * 400, "word " * 400 + "and more"])
-    assert one @ other == pytest.approx(1, abs=1e-6)
+def test_the_model_reads_so_many_words_and_no_more(minilm: MiniLM) -> None:
+    read, unread = "word " * (TOKENS_MOST - 20), "word " * TOKENS_MOST
+    plain, added = minilm.embed_array([read, f"{read} and a bicycle"])
+    assert plain @ added < 0.999
+    plain, added = minilm.embed_array([unread, f"{unread} and a bicycle"])
+    assert plain @ added == pytest.approx(1, abs=1e-6)
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
-def test_a_child_embeds_though_a_thread_of_its_parent_did(minilm: MiniLM) -> None:
-    expected = minilm.embed_query("a question")
-    with minilm._lock:
-        assert holds_in_a_child(lambda: minilm.embed_query("a question") == expected)
+def test_a_child_embeds_as_its_parent_did(minilm: MiniLM) -> None:
+    expected = minilm.embed_documents(TEXTS)
+    assert holds_in_a_child(lambda: minilm.embed_documents(TEXTS) == expected)
 
 
 @pytest.mark.parametrize(

@@ -154,6 +154,9 @@ def test_what_is_no_vector_here_is_refused_and_changes_nothing(vector: Any) -> N
             call()
     [found] = matrix.search([1, 0], 2)
     assert found == ("a", 1.0, "first")
+    for nested in (7.0, [[7.0]], np.array(7.0)):
+        with pytest.raises(ValueError, match="must have 1 numbers"):
+            Matrix[None](1).put("a", nested, None)
 
 
 @pytest.mark.parametrize(
