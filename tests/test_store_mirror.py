@@ -325,15 +325,37 @@ def test_some_that_match_among_many_that_do_not() -> None:
     """More are liked better than the page has; and some have no direction, or no vector."""
     both = Both()
     draw = np.random.default_rng(12)
-    for n in range(500):
+
+    def text() -> str:
         counts = draw.integers(0, 9, 4)
-        text = " ".join(["red"] * counts[0] + ["green"] * counts[1] + ["and"] * counts[2])
-        value = {"n": n % 20, "m": n % 2, "a": text if n % 5 else ""}
-        both.put(PutOp(("x",), f"k{n}", value if n % 9 else {"n": n % 20, "m": n % 2}))
-    for filter_, count in (({"n": 3}, 25), ({"m": 1}, 250), ({"n": {"$gt": 16}}, 75)):
-        for limit, offset in ((10, 0), (10, 5), (25, 0), (300, 0)):
+        return " ".join(["red"] * counts[0] + ["green"] * counts[1] + ["and"] * counts[2])
+
+    for n in range(500):
+        value: dict[str, Any] = {"n": n % 50, "m": n % 2}
+        if n % 9:
+            value["a"] = text() if n % 5 else ""
+        if n % 4 == 0:
+            value["b"] = [text() for _ in range(6)]
+        both.put(PutOp(("x",), f"k{n}", value))
+    for filter_, count in (({"n": 8}, 10), ({"m": 1}, 250), ({"n": {"$gt": 40}}, 90)):
+        for limit, offset in ((3, 0), (10, 5), (25, 0), (300, 0)):
             found = both.search(SearchOp(("x",), filter_, limit, offset, "red red green"))
-            assert len(found) == min(limit, count)
+            assert len(found) == min(limit, max(0, count - offset)) or offset
+
+
+def test_what_has_no_direction_stands_above_what_is_unlike() -> None:
+    mirror = Mirror(DIMENSION)
+    rows = [
+        item(key=f"k{n}", value={"a": n % 2}, born=n, vectors={"x": np.array(v, "<f4").tobytes()})
+        for n, v in enumerate([[-1, 0, 0, n] for n in range(60)] + [[0, 0, 0, 0]] * 3)
+    ]
+    mirror.learn(BUCKET, told(at(1), NOWHERE, *rows))
+    query = np.array([1, 0, 0, 0], "<f4")
+    for filter_, expected in ((None, ["k60", "k61", "k62", "k59"]), ({"a": 1}, ["k61", "k59"])):
+        wanted = Wanted(b"", filters.compiled(filter_), Page(len(expected), 0), query)
+        hits = ranked(mirror, wanted)
+        assert [hit.record.key for hit in hits] == expected
+        assert [hit.score == 0.0 for hit in hits] == [key != "k59" for key in expected]
 
 
 def test_filters_follow_what_changes() -> None:

@@ -142,6 +142,39 @@ def remove_all(valkey: LocalValkey, buckets: PlainBuckets) -> None:
         valkey.command("DEL", key)
 
 
+@pytest.mark.parametrize("items", [3, 20])
+def test_what_is_gone_for_so_long_that_nobody_remembers_is_dropped(
+    valkey: LocalValkey,
+    buckets: PlainBuckets,
+    link: BlockingLink,
+    search: Searching,
+    monkeypatch: pytest.MonkeyPatch,
+    items: int,
+) -> None:
+    """News go back to where graves were levelled last; before that all is told anew."""
+    monkeypatch.setattr(telling, "PAGE_ITEMS", 7)
+    buckets.put(link, many(items))
+    lister = Lister(buckets)
+    assert len(search("a")) == items
+    assert listed(lister, link) == [("a", "0")]
+    [keys] = [keys for keys in buckets.keys.values() if valkey.command("EXISTS", keys.state)]
+    stem = keys.state[: -len(b"state")]
+    for n in range(items - 1):
+        valkey.command("DEL", stem + b"i:a\x000\x00\x01/k%d" % n)
+        valkey.command("ZREM", stem + b"n:a\x000\x00", b"k%d" % n)
+    buckets.put(link, {(("a", "0"), "new"): {}})
+    assert len(search("a")) == items + 1  # Nobody told of it.
+    buckets.put(link, {(("a", "0"), "newer"): {}})
+    stamp = valkey.command("HGET", keys.state, "i")
+    assert isinstance(stamp, bytes)
+    valkey.command("HSET", keys.state, "z", stamp[32:48])
+    valkey.command("ZREM", stem + b"names", b"a\x000\x00")
+    valkey.command("ZREM", stem + b"index", b"a\x000\x00")
+    assert listed(lister, link) == []
+    valkey.command("ZADD", stem + b"index", 0, b"a\x000\x00")
+    assert search("a") == [f"k{items - 1}", "new", "newer"]
+
+
 class Primaries:
     """Buckets whose answers come from another primary from some round trip on."""
 

@@ -107,11 +107,21 @@ class NamesMirror:
             insort(self.namespaces, unpack_namespace(name))
 
 
-class _Update:
-    """Brings the names up to date; as of `updating.Update`."""
+class NamesUpdate:
+    """Brings the names up to date; as of `updating.Update`.
+
+    Args:
+        mirror: Those.
+        keys: Of all buckets.
+
+    Attributes:
+        mirror: As given.
+        seen: Up to where each bucket was asked: the mirror must reach that.
+        due: How many items of each bucket have expired and were not taken out yet.
+    """
 
     def __init__(self, mirror: NamesMirror, keys: Mapping[str, ThreadKeys]) -> None:
-        self._mirror = mirror
+        self.mirror = mirror
         self._keys = keys
         self._open = {bucket: self._telling(bucket) for bucket in keys}
         self._told: dict[str, dict[bytes, bool]] = {}
@@ -119,12 +129,14 @@ class _Update:
         self.due: dict[str, int] = {}
 
     def _telling(self, bucket: str) -> Telling[Names]:
-        return names_of(self._keys[bucket], self._mirror.basis(bucket))
+        return names_of(self._keys[bucket], self.mirror.basis(bucket))
 
     def next(self) -> list[tuple[str, Call]]:
+        """What to ask next, of which buckets; nothing at the end."""
         return [(bucket, telling.call()) for bucket, telling in self._open.items()]
 
     def take(self, bucket: str, answer: Answer) -> None:
+        """Take what a bucket answered."""
         telling = self._open[bucket]
         names = telling.take(answer)
         if names is None or names.anew:
@@ -137,7 +149,7 @@ class _Update:
         if not telling.is_done:
             return
         self.due[bucket] = names.due
-        if self._mirror.learn(bucket, telling.since, telling.basis, self._told.pop(bucket)):
+        if self.mirror.learn(bucket, telling.since, telling.basis, self._told.pop(bucket)):
             self.seen[bucket] = telling.basis
             del self._open[bucket]
         else:
@@ -155,25 +167,41 @@ class Lister:
         self._buckets = buckets
         self._mirror = NamesMirror()
 
-    async def list(self, link: Link, listings: Sequence[ListNamespacesOp]) -> list[list[Namespace]]:
+    def update(self) -> NamesUpdate:
+        """What a listing asks first, to be asked along with other things."""
+        return NamesUpdate(self._mirror, self._buckets.keys)
+
+    async def list(
+        self,
+        link: Link,
+        listings: Sequence[ListNamespacesOp],
+        update: NamesUpdate | None = None,
+    ) -> list[list[Namespace]]:
         """Answer some listings; all of them see the same namespaces.
+
+        Args:
+            link: Over which to ask.
+            listings: What is wanted.
+            update: What was asked for them already, to its end.
 
         Raises:
             Unreachable: A bucket kept changing its primary.
         """
-        mirror, keys = self._mirror, self._buckets.keys
         sweeps = 0
         for _ in range(TRIES + SWEEPS_MOST):
-            update = _Update(mirror, keys)
-            await ask_all(self._buckets, link, [update])
+            if update is None:
+                update = self.update()
+                await ask_all(self._buckets, link, [update])
+            seen, mirror = update.seen, update.mirror
             due = [bucket for bucket, count in update.due.items() if count]
+            update = None
             if due and sweeps < SWEEPS_MOST:
                 sweeps += 1
                 if await self._sweep(link, due):
                     continue
                 sweeps = SWEEPS_MOST
             with mirror.lock:
-                if not mirror.reaches(update.seen):
+                if not mirror.reaches(seen):
                     continue
                 found = [listed(mirror.namespaces, each) for each in listings]
                 if len(mirror.namespaces) > KEPT_MOST:
@@ -189,6 +217,8 @@ class Lister:
         asked = [
             (bucket, calls.sweep(self._buckets.keys[bucket], SWEPT_AT_ONCE)) for bucket in buckets
         ]
+        for _, call in asked:
+            call.patient = False
         with suppress(LanggraphValkeyError):
             await self._buckets.read(link, asked)
             return True

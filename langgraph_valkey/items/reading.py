@@ -193,3 +193,39 @@ class Reader:
 
 def _name_of(record: Record) -> bytes:
     return names.item_name(names.pack_namespace(record.namespace), to_bytes(record.key))
+
+
+class Gets:
+    """Items that are read along with what others ask; as of `asking.Asking`.
+
+    Args:
+        reader: Reads them.
+        wanted: Which ones, by bucket.
+    """
+
+    def __init__(self, reader: Reader, wanted: Mapping[str, Sequence[Get]]) -> None:
+        self._reader = reader
+        self._left = reader.calls_of(wanted, slides=False)
+        self._answers: list[tuple[Reading, Answer]] = []
+
+    def next(self) -> list[tuple[str, Call]]:
+        """What to ask next, of which buckets; nothing at the end."""
+        return [(reading.bucket, reading.call) for reading in self._left]
+
+    def take(self, bucket: str, answer: Answer) -> None:
+        """Take what a bucket answered."""
+        reading = next(each for each in self._left if each.bucket == bucket)
+        self._left.remove(reading)
+        self._answers.append((reading, answer))
+
+    async def found(self, link: Link) -> Found:
+        """The items.
+
+        Raises:
+            CorruptState: One of them can't be read back.
+        """
+        found: Found = {}
+        for reading, answer in self._answers:
+            its = await self._reader.take(link, reading.bucket, reading.gets, answer, slid=False)
+            found.update(its)
+        return found

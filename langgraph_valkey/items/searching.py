@@ -15,7 +15,7 @@ from langgraph.store.base import SearchOp
 
 from langgraph_valkey.errors import Unreachable
 from langgraph_valkey.items import calls, indexed, names
-from langgraph_valkey.items.asking import TRIES, Buckets, ask_all
+from langgraph_valkey.items.asking import TRIES, Asking, Buckets, ask_all
 from langgraph_valkey.items.filters import compiled
 from langgraph_valkey.items.indexed import Indexes
 from langgraph_valkey.items.mirror import Mirrors
@@ -63,12 +63,15 @@ class Searcher:
         self._mirrors = mirrors
         self._indexes = indexes
 
-    async def search(self, link: Link, searches: Sequence[Wanted]) -> list[Found]:
+    async def search(
+        self, link: Link, searches: Sequence[Wanted], beside: Sequence[Asking] = ()
+    ) -> list[Found]:
         """Answer some searches.
 
         Args:
             link: Over which to ask.
             searches: What is wanted.
+            beside: What else is to be asked, along with what they ask first.
 
         Raises:
             CorruptState: An item beneath a prefix can't be read.
@@ -77,21 +80,23 @@ class Searcher:
         found: dict[int, Found] = {}
         try:
             for _ in range(TRIES):
-                left = [at for at in range(len(searches)) if at not in found]
-                if not left:
-                    break
-                found.update(await self._search(link, {at: searches[at] for at in left}))
+                left = {at: search for at, search in enumerate(searches) if at not in found}
+                if left or beside:
+                    found.update(await self._search(link, left, beside))
+                beside = ()
         except Unreadable as damage:
             raise self._buckets.corrupt(damage.name, damage) from damage
         if len(found) < len(searches):
             raise Unreachable("the store's buckets kept changing under this search: call again")
         return [found[at] for at in range(len(searches))]
 
-    async def _search(self, link: Link, searches: Mapping[int, Wanted]) -> dict[int, Found]:
+    async def _search(
+        self, link: Link, searches: Mapping[int, Wanted], beside: Sequence[Asking]
+    ) -> dict[int, Found]:
         """Answer those searches that can be, at the first go."""
         prefixes = dict.fromkeys(search.prefix for search in searches.values())
-        updates = self.updates(link, prefixes)
-        await self._bring_up(link, updates)
+        updates = self._updates(link, prefixes)
+        await self._bring_up(link, updates, beside)
         found = {}
         for at, search in searches.items():
             update = updates.get(search.prefix)
@@ -116,7 +121,7 @@ class Searcher:
         await ask_all(buckets, link, [walk])
         return Found(walk.hits(), walk.heard)
 
-    def updates(self, link: Link, prefixes: Iterable[bytes]) -> dict[bytes, Update]:
+    def _updates(self, link: Link, prefixes: Iterable[bytes]) -> dict[bytes, Update]:
         """Updates of the mirrors that some prefixes have; not of those that are too large."""
         now_s, buckets = link.now(), self._buckets
         return {
@@ -125,9 +130,11 @@ class Searcher:
             if not self._mirrors.is_large(prefix, now_s)
         }
 
-    async def _bring_up(self, link: Link, updates: dict[bytes, Update]) -> None:
+    async def _bring_up(
+        self, link: Link, updates: dict[bytes, Update], beside: Sequence[Asking]
+    ) -> None:
         """Do updates, side by side; those that can't be done are taken out."""
-        await ask_all(self._buckets, link, updates.values())
+        await ask_all(self._buckets, link, [*updates.values(), *beside])
         for prefix, update in tuple(updates.items()):
             if update.is_too_large:
                 self._mirrors.too_large(prefix, link.now())
