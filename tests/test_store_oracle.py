@@ -16,10 +16,12 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 from langgraph.store.base import GetOp, ListNamespacesOp, MatchCondition, Op, PutOp, SearchOp
 
 from langgraph_valkey import limits
+from langgraph_valkey.glide.link import BlockingLink, LoopLink
 from langgraph_valkey.local import LocalCluster, LocalValkey
 from langgraph_valkey.store import ValkeyStore
 from tests.faces import FACES
 from tests.failover_ground import new_prefix
+from tests.store_ground import opened
 from tests.store_oracle import DIMENSION, Counting, Oracle, seen
 
 LABELS = st.sampled_from(["a", "b", "{b}", "*", "\0", "é"])
@@ -132,3 +134,37 @@ def test_batches_have_the_results_of_in_memory(
             suppress_health_check=list(HealthCheck),
         ),
     )
+
+
+async def test_a_batch_that_only_reads_takes_one_round_trip(
+    kind: str, valkey: LocalValkey, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ops: list[Op] = [
+        SearchOp(("a",)),
+        GetOp(("a", "1"), "k1"),
+        ListNamespacesOp(),
+        SearchOp(("a", "2"), {"n": 2}),
+        GetOp(("a", "2"), "none"),
+    ]
+    sent: list[int] = []
+    for link in (BlockingLink, LoopLink):
+        monkeypatch.setattr(link, "send", counted(sent, link.send))
+    async with opened(kind, valkey.url, key_prefix=prefix) as store:
+        await store.batch([PutOp(("a", str(n % 3)), f"k{n}", {"n": n}) for n in range(6)])
+        first = await store.batch(ops)
+        sent.clear()
+        assert seen(await store.batch(ops)) == seen(first)
+        assert sent == [3 * limits.STORE_BUCKETS + 2]
+        assert [len(first[0]), first[1].value, len(first[2]), len(first[3])] == [6, {"n": 1}, 3, 1]
+        sent.clear()
+        await store.batch([*ops, PutOp(("a", "1"), "k1", {"n": 9})])
+        assert len(sent) == 2
+        assert await store.value("k1", ("a", "1")) == {"n": 9}
+
+
+def counted(sent: list[int], original: Any) -> Any:
+    async def send(self: Any, calls: Any) -> Any:
+        sent.append(len(calls))
+        return await original(self, calls)
+
+    return send

@@ -7,7 +7,7 @@ input, values that can't be stored, an embedder that fails.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from langgraph.store.base import Item, Op, Result, SearchItem
@@ -16,16 +16,17 @@ from langgraph_valkey import limits
 from langgraph_valkey.drafts import Writer
 from langgraph_valkey.items import batch as batches
 from langgraph_valkey.items import records
+from langgraph_valkey.items.asking import Asking
 from langgraph_valkey.items.batch import Batch, Put
 from langgraph_valkey.items.buckets import Buckets
 from langgraph_valkey.items.embedding import Face, Indexing
 from langgraph_valkey.items.indexed import Indexes
 from langgraph_valkey.items.keeping import Keeper
-from langgraph_valkey.items.listing import Lister
+from langgraph_valkey.items.listing import Lister, NamesUpdate
 from langgraph_valkey.items.mirror import Mirrors
 from langgraph_valkey.items.names import pack_namespace
 from langgraph_valkey.items.ranking import Hit, Wanted
-from langgraph_valkey.items.reading import Reader
+from langgraph_valkey.items.reading import Gets, Reader
 from langgraph_valkey.items.records import Record
 from langgraph_valkey.items.searching import Searcher, wanted
 from langgraph_valkey.items.telling import Name
@@ -78,15 +79,23 @@ class Serving:
         searches = await self._with_queries(batch, searches, face)
         await self._buckets.lay_out(link, writes=bool(batch.puts))
         results: list[Result] = [None] * batch.size
-        if searches:
-            found = await self._search(link, batch, searches)
-            for at, hits in zip(batch.searches, found, strict=True):
-                results[at] = hits
-        if batch.listings:
-            listed = await self._lister.list(link, list(batch.listings.values()))
+        # What is read is asked for in one go: news, names, and items.
+        names = self._lister.update() if batch.listings else None
+        beside: list[NamesUpdate | Gets] = [] if names is None else [names]
+        gets = Gets(self._reader, {})
+        if (searches or names) and not self._reader.slides:
+            gets = Gets(self._reader, batch.gets)
+            batch.gets = {}
+            beside.append(gets)
+        found = await self._search(link, batch, searches, beside)
+        for at, hits in zip(batch.searches, found, strict=True):
+            results[at] = hits
+        if names is not None:
+            listed = await self._lister.list(link, list(batch.listings.values()), names)
             for at, namespaces in zip(batch.listings, listed, strict=True):
                 results[at] = list(namespaces)
-        for at, record in (await self._keeper.run(link, batch, bodies)).items():
+        read = {**await gets.found(link), **await self._keeper.run(link, batch, bodies)}
+        for at, record in read.items():
             results[at] = None if record is None else self._item(record)
         return results
 
@@ -133,9 +142,9 @@ class Serving:
         ]
 
     async def _search(
-        self, link: Link, batch: Batch, searches: list[Wanted]
+        self, link: Link, batch: Batch, searches: list[Wanted], beside: Sequence[Asking]
     ) -> list[list[SearchItem]]:
-        found = await self._searcher.search(link, searches)
+        found = await self._searcher.search(link, searches, beside)
         refreshed: dict[tuple[tuple[str, ...], str], Record] = {}
         for search, (hits, heard) in zip(batch.searches.values(), found, strict=True):
             self._reader.note(link, [hit.record for hit in hits], heard)
