@@ -332,6 +332,44 @@ def test_what_has_no_room_is_walked_over_with_the_same_results(
     assert len(small("a", "2")) == 15  # What is beneath may have room.
 
 
+def test_a_walk_tells_of_each_item_as_it_was_told_last(
+    buckets: PlainBuckets, link: BlockingLink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What changes while it is under way, and what another primary does not have."""
+    monkeypatch.setattr(telling, "PAGE_ITEMS", 7)
+    made = {"x": vector(1, 0, 0, 0)}
+    buckets.put(link, many(30), vectors=made)
+    small = Searching(buckets, link, rows_most=1)
+    assert len(small("a")) == 30
+    first = len(buckets.rounds)
+
+    def change(round_: int) -> None:
+        if round_ == first + 2:
+            place = ("a", "0")
+            buckets.put(link, {(place, "k0"): {"n": 99}, (place, "k1"): {"n": 1}})
+            buckets.put(link, {(place, "k2"): {"n": 2}}, vectors=made)
+
+    buckets.before = change
+    expected = [f"k{n}" for n in (2, *range(3, 30), 1)]
+    given: dict[str, Any] = {"query": [1, 0, 0, 0], "filter": {"n": {"$lt": 99}}}
+    assert small("a", **given) == expected
+    Primaries(buckets, len(buckets.rounds) + 2)
+    gone = len(buckets.rounds) + 2
+    buckets.before = lambda round_: (
+        buckets.put(link, {(("a", "0"), "k5"): None}) if round_ == gone else None
+    )
+    assert small("a", **given) == [key for key in expected if key != "k5"]
+
+
+def test_mirrors_share_their_room(buckets: PlainBuckets, link: BlockingLink) -> None:
+    small = Searching(buckets, link, rows_most=20)
+    buckets.put(link, many(30, namespaces=2))
+    assert len(small("a", "0")) == 15
+    assert len(small("a", "1")) == 15
+    assert len(small.mirrors.of(b"a\x000\x00")) == 0
+    assert len(small.mirrors.of(b"a\x001\x00")) == 15
+
+
 def test_a_mirror_that_outgrows_its_room_is_dropped(
     buckets: PlainBuckets, link: BlockingLink
 ) -> None:
