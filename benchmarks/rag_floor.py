@@ -16,8 +16,8 @@ from benchmarks.contenders import FLOOR
 from benchmarks.faces import Contender, FaceName, Role
 from benchmarks.rag_faces import AsyncOurs
 from benchmarks.servers import ValkeyStore
-from langgraph_valkey.glide.clients import close_native, make_blocking, make_native
 from langgraph_valkey.glide.blocking_lane import BlockingLane
+from langgraph_valkey.glide.clients import close_native, make_blocking, make_native
 from langgraph_valkey.settings import ConnectionSettings
 
 BARE_CALL = "the bare call of a hit"

@@ -99,7 +99,9 @@ class StreamingChat(Chat):
                 raise ConnectionError("the model has gone")
             text = word if at == 0 else f" {word}"
             yield ChatGenerationChunk(message=AIMessageChunk(content=text))
-        last = AIMessageChunk(content="", usage_metadata=USAGE, response_metadata={"finish_reason": "stop"})
+        last = AIMessageChunk(
+            content="", usage_metadata=USAGE, response_metadata={"finish_reason": "stop"}
+        )
         yield ChatGenerationChunk(message=last)
 
 

@@ -21,8 +21,8 @@ import trio
 from langgraph_valkey import limits
 from langgraph_valkey.errors import OutcomeUnknown
 from langgraph_valkey.glide.clients import can_own_replies, owns_replies
-from langgraph_valkey.glide.native_lane import NativeLane
 from langgraph_valkey.glide.link import BlockingLink, LoopLink
+from langgraph_valkey.glide.native_lane import NativeLane
 from langgraph_valkey.link import finish
 from langgraph_valkey.local import LocalValkey
 from langgraph_valkey.settings import ConnectionSettings

@@ -14,7 +14,7 @@ CARD = Card("a question", "digest", ("d1",)).pack()
 
 
 def vector(n: int) -> bytes:
-    return np.eye(DIMENSION, dtype="<f4")[n % DIMENSION].tobytes()
+    return bytes(np.eye(DIMENSION, dtype="<f4")[n % DIMENSION].tobytes())
 
 
 def news(*numbers: int) -> list[list[bytes]]:
