@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 
 import pytest
 
 from langgraph_valkey.errors import LanggraphValkeyError
-from langgraph_valkey.local import LocalCluster
+from langgraph_valkey.link import Call, Reply
+from langgraph_valkey.local import LocalCluster, LocalValkey
 from langgraph_valkey.settings import ConnectionSettings
 from tests.link_ground import Face, get, put
 
 SHARDS = 3
+LONGER_S = 3.2
+"""Longer than connecting is tried twice."""
+
 CALLS = 300
 """Of each caller: they last for some seconds, in which the client is made anew."""
 
@@ -65,6 +72,16 @@ async def ask(face: Face, key: bytes, counts: Counter[bool], until: threading.Ev
             until.wait(0.01)
 
 
+async def again(face: Face, call: Call) -> list[Reply]:
+    """Call until there is an answer."""
+    for _ in range(100):
+        try:
+            return await face.send(call)
+        except LanggraphValkeyError:
+            await asyncio.sleep(0.05)
+    raise AssertionError("it never answered again")
+
+
 async def test_the_healthy_shards_are_served(face: Face, cluster: LocalCluster) -> None:
     mine = keys(cluster)
     for key in mine:
@@ -108,15 +125,7 @@ async def test_a_client_that_was_made_anew_finds_the_shard_again(
         with pytest.raises(LanggraphValkeyError):
             await face.send(get(key))
     cluster.resume(0)
-    for _ in range(100):
-        try:
-            [found] = await face.send(get(key))
-        except LanggraphValkeyError:
-            await asyncio.sleep(0.05)
-        else:
-            assert found == b"v"
-            return
-    raise AssertionError("it never answered again")
+    assert await again(face, get(key)) == [b"v"]
 
 
 async def test_a_single_caller_is_served_by_the_healthy_shards(
@@ -138,3 +147,39 @@ async def test_a_single_caller_is_served_by_the_healthy_shards(
                 late += 1
     # Until the first timeout nothing is known of it.
     assert late <= 8, late
+
+
+@pytest.mark.parametrize("name", ["blocking", "loop"])
+async def test_where_no_node_answers_calls_keep_their_time(name: str) -> None:
+    """A client that is made anew can't connect: calls on it would wait for that, in a row."""
+    took_s: list[float] = []
+    with LocalValkey() as valkey:
+        settings = ConnectionSettings.from_url(
+            valkey.url, request_timeout_ms=50, connection_timeout_ms=1_000
+        )
+        face = Face(name, settings)
+        await face.send(put(b"k", b"v"))
+        await face.send(get(b"k"))
+
+        async def ask_for_a_time() -> None:
+            until_s = time.monotonic() + LONGER_S
+            while time.monotonic() < until_s:
+                asked_s = time.monotonic()
+                with pytest.raises(LanggraphValkeyError):
+                    await face.send(get(b"k"))
+                took_s.append(time.monotonic() - asked_s)
+                await asyncio.sleep(0.05)
+
+        assert valkey.pid is not None
+        os.kill(valkey.pid, signal.SIGSTOP)
+        try:
+            if name == "loop":
+                await asyncio.gather(*[ask_for_a_time() for _ in range(8)])
+            else:
+                calls = [asyncio.to_thread(asyncio.run, ask_for_a_time()) for _ in range(8)]
+                await asyncio.gather(*calls)
+        finally:
+            os.kill(valkey.pid, signal.SIGCONT)
+        assert await again(face, get(b"k")) == [b"v"]
+        face.close()
+    assert max(took_s) < 0.9

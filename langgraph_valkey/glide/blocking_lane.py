@@ -133,20 +133,24 @@ class BlockingLane:
 
     def _connect(self, generation: int) -> None:
         client: Any = make_blocking(self._settings)
+        following = _Held(client, generation)
+        is_connected = False
         with contextlib.suppress(GlideError):
             client.custom_command([b"PING"], route=RandomNode())
-        following = _Held(client, generation)
+            is_connected = True
         with self._lock:
             self._is_connecting = False
-            former, self._held = self._held, following
-            if self._is_closed:
-                former, self._held = following, None
-            if former is None:
-                return
-            former.retired = True
-            done = not former.users
-        if done:
-            former.client.close()
+            done: _Held | None = following
+            # Where no node is there each call would wait to be connected, one after the other.
+            if is_connected and not self._is_closed:
+                done, self._held = self._held, following
+            if self._held is not None:
+                self._held.generation = generation  # It is tried again in its time.
+            if done is not None:
+                done.retired = True
+                done = None if done.users else done
+        if done is not None:
+            done.client.close()
 
     def _leave(self, held: _Held) -> None:
         with self._lock:

@@ -154,17 +154,21 @@ class NativeLane:
     async def _connect(self) -> None:
         generation = self._health.generation
         client: Any = make_native(self._settings)
+        is_connected = False
         try:
             with contextlib.suppress(GlideError):
                 await client.custom_command([b"PING"], route=RandomNode())
+                is_connected = True
         finally:
             self._connecting = None
-            if self._is_closed:
+            if self._is_closed or not is_connected:
+                # No node is there: each call would wait to be connected.
                 close_native(client)
             else:
                 if self._client is not None:
                     self._retired.append((self._tick, self._client))
-                self._client, self._generation = client, generation
+                self._client = client
+            self._generation = generation  # It is tried again in its time.
 
     async def _turn(self) -> None:
         """Wait for a free place: first come, first served."""
