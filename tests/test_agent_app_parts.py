@@ -299,6 +299,20 @@ async def test_a_request_that_a_dying_agent_took_is_sent_to_the_next(
         stage._heard(dict(told))  # From now on it is recorded.
     assert asked == [("say", {"thread": "c", "run": run, "text": "Hello"})] * 2
 
+    monkeypatch.setattr("examples.agent_app.stage.SEND_AGAIN_S", 0.0)
+    run = await stage.say("c", "And now?")
+    left = {"event": "run", "thread": "c", "run": run, "state": "left", "why": "Unreachable"}
+    stage._heard(dict(left))  # Before it began: nobody has recorded it.
+    await asyncio.sleep(0.01)
+    assert stage.timeline.entries[-1]["kind"] == "not_taken"
+    assert [about["run"] for _, about in asked[2:]] == [run, run]
+    stage._heard({**left, "state": "accepted"})
+    assert not stage.is_waiting
+    stage._heard(dict(left))  # Recorded: the registry brings it to its end.
+    await asyncio.sleep(0.01)
+    assert stage.timeline.entries[-1]["kind"] == "left"
+    assert len(asked) == 4
+
     stage.agent.place["replay"] = False  # A plain agent has nobody who would send it again.
     monkeypatch.setattr(stage.agent, "ask", dies)
     with pytest.raises(AgentAwayError):

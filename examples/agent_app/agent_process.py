@@ -94,12 +94,7 @@ class AgentProcess:
     async def stop(self) -> None:
         """Let it leave; kill it if it does not."""
         self._is_leaving = True
-        if self._now is not None and self._up.is_set():
-            process = self._now.process
-            with suppress(AgentAwayError, OutageError, TimeoutError):
-                await self.ask("leave", deadline_s=LEAVE_DEADLINE_S)
-                await asyncio.wait_for(process.wait(), LEAVE_DEADLINE_S)
-        self.kill()
+        await self._let_leave()
         if self._living is not None:
             await self._living
         if self._next is not None:
@@ -107,6 +102,29 @@ class AgentProcess:
             waiting.kill()
             waiting.writer.close()
             await waiting.process.wait()
+
+    async def renew(self) -> None:
+        """Let it leave, and wait for the next one, which is told `place` as it is now.
+
+        Raises:
+            AgentAwayError: That did not come up.
+        """
+        lives = self.lives
+        await self._let_leave()
+        while self.lives == lives:
+            await asyncio.sleep(RESTART_PAUSE_S)
+        await self.wait_up()
+
+    async def _let_leave(self) -> None:
+        life = self._now
+        if life is None:
+            return
+        if self._up.is_set():
+            with suppress(AgentAwayError, OutageError, TimeoutError):
+                await self.ask("leave", deadline_s=LEAVE_DEADLINE_S)
+                await asyncio.wait_for(life.process.wait(), LEAVE_DEADLINE_S)
+        if life.process.returncode is None:
+            life.kill()
 
     def kill(self) -> int | None:
         """End it at once (SIGKILL); the id that it had."""

@@ -267,7 +267,7 @@ class Faults:
     def _is_calm(self) -> bool:
         stage = self._stage
         is_up = stage.agent.pid is not None and stage.is_recovered
-        return is_up and not stage.running and not self._mending
+        return is_up and not stage.running and not stage.is_waiting and not self._mending
 
     def _tell_books(self) -> None:
         ledger = self._stage.watch.ledger

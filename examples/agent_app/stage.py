@@ -26,6 +26,7 @@ from langgraph_valkey import ConfigurationError
 
 DOCUMENTS = Path(__file__).parent / "shop"
 
+SEND_AGAIN_S = 1.0
 TITLE_LENGTH = 60
 TEXT_LENGTH_MAX = 2000
 
@@ -166,7 +167,7 @@ class Stage:
             {
                 **each,
                 "shard": self.lab.shard_of(each["thread"]),
-                "running": each["thread"] in self.running,
+                "running": self._run_of(each["thread"]) is not None,
             }
             for each in found
         ]
@@ -178,8 +179,13 @@ class Stage:
             AgentAwayError, OutageError: It can't be read now.
         """
         found: dict[str, Any] = await self.agent.ask("thread", {"thread": thread})
-        running = self.running.get(thread)
+        running = self._run_of(thread)
         return {**found, "running": running, "shard": self.lab.shard_of(thread)}
+
+    def _run_of(self, thread: str) -> str | None:
+        """The run that is under way in a conversation, or is to be accepted still."""
+        sent = (run for run, each in self._unaccepted.items() if each.about["thread"] == thread)
+        return self.running.get(thread) or next(sent, None)
 
     async def history(self, thread: str) -> list[dict[str, Any]]:
         """Its checkpoints; raises as `thread`."""
@@ -273,9 +279,7 @@ class Stage:
             return
         self.agent.place["replay"] = replay
         self._telling.switched(replay=replay)
-        await self.agent.stop()
-        self.agent.start()
-        await self.agent.wait_up()
+        await self.agent.renew()
 
     async def _send(self, run: str, request: Request) -> None:
         """Have the agent take a request; until it is accepted it is sent to each new life."""
@@ -292,6 +296,18 @@ class Stage:
         for request in list(self._unaccepted.values()):
             with suppress(AgentAwayError, OutageError, ValueError):
                 await self.agent.ask(request.ask, request.about)
+
+    async def _send_later(self, run: str) -> None:
+        await asyncio.sleep(SEND_AGAIN_S)
+        request = self._unaccepted.get(run)
+        if request is not None:
+            with suppress(AgentAwayError, OutageError, ValueError):
+                await self.agent.ask(request.ask, request.about)
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether something that a customer sent is not accepted yet."""
+        return bool(self._unaccepted)
 
     # --- what the agent tells -------------------------------------------------------------
 
@@ -326,13 +342,17 @@ class Stage:
 
     def _heard_of_run(self, message: Message) -> None:
         thread, run, state = message["thread"], message["run"], message["state"]
-        if state != "started":
+        if state == "left" and run in self._unaccepted:
+            # It never began, and is recorded nowhere: a client would call again, and so does this.
+            state = message["state"] = "not_taken"
+            self.soon(self._send_later(run))
+        elif state != "started":
             self._unaccepted.pop(run, None)
         if state in ("started", "accepted", "again"):
             self.running[thread] = run
         if state in ("accepted", "again"):
             self.witness.accepted(thread, run)
-        if state in ("answered", "waiting", "failed", "left"):
+        if state in ("answered", "waiting", "failed", "left", "not_taken"):
             self.running.pop(thread, None)
         if state == "answered":
             self.witness.answered(thread, run)

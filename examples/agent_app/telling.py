@@ -70,10 +70,18 @@ class Telling:
                     run=message["run"],
                 )
             case "left":
+                then = (
+                    "It is recorded, and will be brought to its end"
+                    if self._stage.agent.place["replay"]
+                    else "Nobody will bring it to its end"
+                )
+                timeline.add("left", "A turn was cut off", f"{message['why']}. {then}.", "warn")
+            case "not_taken":
                 timeline.add(
-                    "left",
-                    "A turn was cut off",
-                    f"{message['why']} It is recorded, and will be brought to its end.",
+                    "not_taken",
+                    "A message was not taken",
+                    f"{message['why']}. It is sent again, as the same request: if it was recorded "
+                    "after all, it is not done twice.",
                     "warn",
                 )
             case "failed":

@@ -107,24 +107,33 @@ class Desk:
             ended = {run: thread for run, thread in self._again.items() if run not in running}
         for run, thread in ended.items():
             try:
-                shown = self.thread(thread)
+                state, pending = self._standing(thread)
             except LanggraphValkeyError:
                 continue  # The next time.
             with self._lock:
                 self._again.pop(run, None)
-            if shown["pending"]:
-                self._tell_run(thread, run, "waiting", pending=shown["pending"])
-            else:
-                self._tell_run(thread, run, "left" if shown["next"] else "answered")
+            self._tell_run(thread, run, state, pending=pending)
+
+    def _standing(self, thread: str) -> tuple[str, list[dict[str, Any]]]:
+        """What a turn that was executed elsewhere has come to, and what it asks for."""
+        shown = self.thread(thread)
+        if shown["pending"]:
+            return "waiting", shown["pending"]
+        return "left" if shown["next"] else "answered", []
 
     def _run(self, thread: str, run: str, given: Any) -> None:
-        state, why = "answered", ""
+        state, why = "", ""
         pending: list[dict[str, Any]] = []
         try:
             for part in self._keeping.stream(self.graph, given, thread, run):
+                state = "answered"
                 if "__interrupt__" in part:
                     state = "waiting"
                     pending = [{"id": each.id, **each.value} for each in part["__interrupt__"]]
+            if (
+                not state
+            ):  # It was executed before, or by a recovery meanwhile: nothing is streamed.
+                state, pending = self._standing(thread)
         except RunTakenOver:
             state, why = "left", "another process took it over"
         except ReplayIncomplete as error:

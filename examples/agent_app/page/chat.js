@@ -151,7 +151,7 @@ export class Chat {
   }
 
   run({ thread, state, pending }) {
-    const isOver = ["answered", "waiting", "failed", "left"].includes(state);
+    const isOver = ["answered", "waiting", "failed", "left", "not_taken"].includes(state);
     if (isOver) this.running.delete(thread);
     else this.running.set(thread, true);
     if (thread === this.id) {
