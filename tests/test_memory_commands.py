@@ -113,7 +113,8 @@ PROBES = {
     "try('PEXPIRETIME', K), try('SET', K, 'b', 'pxat', '1990000000001'), try('PEXPIRETIME', K), "
     "try('PEXPIREAT', K, '1990000000002'), try('GET', K), try('PEXPIRETIME', K), "
     "try('SET', K, 'c'), try('PEXPIRETIME', K), try('SET', K, 'd', 'PXAT', '01990000000000'), "
-    "try('GET', K), try('SET', K, 'e', 'PXAT', 0), try('SET', K, 'f', 'PXAT'), try('SET', K, 'g', 'FOO', 1), "
+    "try('GET', K), try('SET', K, 'e', 'PXAT', 0), try('SET', K, 'f', 'PXAT'), "
+    "try('SET', K, 'g', 'FOO', 1), "
     "try('SET', K, 'h', 'PXAT', 1), try('GET', K), try('EXISTS', K), try('PEXPIRETIME', K)}",
     "hsetnx": "return {try('HSETNX', K, 'a', 1), try('HSETNX', K, 'a', 2), try('HGET', K, 'a'), "
     "try('ZADD', L, 1, 'a'), try('HSETNX', L, 'a', 1)}",
