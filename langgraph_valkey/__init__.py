@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         Unreachable,
         WriteRejected,
     )
+    from langgraph_valkey.items.batch import DurablePut
     from langgraph_valkey.loss_window.report import (
         Fork,
         Health,
@@ -49,6 +50,7 @@ __all__ = [
     "CommitConflict",
     "ConfigurationError",
     "CorruptState",
+    "DurablePut",
     "Fork",
     "ForkDetected",
     "Health",
@@ -79,6 +81,7 @@ _HOMES = {
     "AsyncValkeySaver": "saver",
     "ValkeySaver": "saver",
     "ValkeyStore": "store",
+    "DurablePut": "items.batch",
     "Settings": "settings",
     "StateTiers": "tiers.state_tiers",
     "TierSettings": "tiers.settings",

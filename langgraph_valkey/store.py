@@ -10,11 +10,13 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
+import anyio.to_thread
 from langgraph.checkpoint.serde.base import SerializerProtocol
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
-from langgraph.store.base import BaseStore, IndexConfig, Op, Result, TTLConfig
+from langgraph.store.base import IndexConfig, Op, Result, TTLConfig
 
 from langgraph_valkey.closing import Closing
 from langgraph_valkey.errors import ConfigurationError
@@ -22,11 +24,16 @@ from langgraph_valkey.items import names
 from langgraph_valkey.items.buckets import Buckets
 from langgraph_valkey.items.embedding import Indexing
 from langgraph_valkey.items.indexed import Indexes
+from langgraph_valkey.items.lasting import LastingPuts
 from langgraph_valkey.items.replaying import BucketReplay
 from langgraph_valkey.items.serving import Serving
+from langgraph_valkey.items.tending import Tending
+from langgraph_valkey.keeper import ROUND_S, Keeper
 from langgraph_valkey.link import Link, finish
 from langgraph_valkey.loss_window import recovering, tending
 from langgraph_valkey.loss_window.report import Health, Hooks, RecoveryReport
+from langgraph_valkey.primary.contract import Primary, PrimaryStore
+from langgraph_valkey.primary.opening import open_store
 from langgraph_valkey.session import Session
 from langgraph_valkey.settings import Settings
 from langgraph_valkey.stored.codec import Codec
@@ -39,7 +46,7 @@ _NO_NAMES = bytes(16)
 stored whole."""
 
 
-class ValkeyStore(BaseStore, Closing):
+class ValkeyStore(LastingPuts, Closing):
     """A LangGraph store on Valkey: memory across threads.
 
     One object serves blocking and async callers, any number of threads and event loops, and
@@ -52,6 +59,10 @@ class ValkeyStore(BaseStore, Closing):
             store.put(("users", "ada"), "likes", {"food": "figs"})
             graph = builder.compile(store=store)
         ```
+
+    What must not be lost even with all of Valkey is put with ``durable=True``: it goes to the
+    store of record first (`primary_store`), and to Valkey then. Whenever Valkey turns out to
+    lack some of it, it is brought there again before the bucket of its namespace is read.
 
     All methods raise `Unreachable`, `WriteRejected` or `OutcomeUnknown` when the server can't
     be asked, and `CorruptState` for what can't be read back whole; None and empty lists mean
@@ -72,6 +83,7 @@ class ValkeyStore(BaseStore, Closing):
         index: IndexConfig | None = None,
         ttl: TTLConfig | None = None,
         serde: SerializerProtocol | None = None,
+        primary_store: str | PrimaryStore | None = None,
         hooks: Hooks | None = None,
         link: Link | None = None,
         **overrides: Any,
@@ -86,6 +98,10 @@ class ValkeyStore(BaseStore, Closing):
             ttl: How long items live, in minutes, and whether reading puts that off. The
                 server expires them, so nothing sweeps.
             serde: The serializer of values; LangGraph's `JsonPlusSerializer` if not given.
+            primary_store: Where items go that are put with ``durable=True``: a URL
+                (``sqlite:///path``, ``postgresql://...`` or ``dynamodb://...``), or an open
+                one, which its owner closes. All processes must give the same. There the
+                store goes by its `key_prefix`, and buckets by `store_buckets`.
             hooks: Functions that are told of failovers and a full journal.
             link: A link of your own that never suspends, for both faces; for tests
                 (`testing.MemoryLink`).
@@ -105,40 +121,77 @@ class ValkeyStore(BaseStore, Closing):
         self._session = session = Session(settings, hooks, link, name=_NAME, replays=BucketReplay)
         self._calls = session.calls
         self._window = session.window
-        count = settings.store_buckets
-        self._buckets = Buckets(codec, session.window, prefix=session.prefix, count=count)
-        indexes = None
-        if self._indexing is not None and settings.server_index and not codec.encrypts:
-            indexes = Indexes(session.prefix, self._indexing.dimension)
+        self._primary_store = _opened(primary_store)
+        self._closes = self._primary_store if isinstance(primary_store, str) else None
+        primary_of = None if self._primary_store is None else self._primary_of
+        where = session.prefix, settings.store_buckets
+        self._buckets = Buckets(codec, session.window, *where, primary_of=primary_of)
+        has_keeper = self._primary_store is not None and link is None
+        what = "the store's durable items"
+        self._keeper = Keeper(self, ValkeyStore.tend, ROUND_S, what) if has_keeper else None
+        self._tending = Tending(self._buckets)
         self._serving = Serving(
-            self._buckets, self._indexing, slides=ttl is not None, indexes=indexes
+            self._buckets, self._indexing, slides=ttl is not None, indexes=self._indexes(codec)
         )
+
+    def _indexes(self, codec: Codec) -> Indexes | None:
+        """The server's index of what is embedded, if it is to be used."""
+        if self._indexing is None or not self.settings.server_index or codec.encrypts:
+            return None
+        return Indexes(self._session.prefix, self._indexing.dimension)
+
+    def _primary_of(self, link: Link) -> Primary:
+        """The face of the primary store that goes with a link."""
+        assert self._primary_store is not None
+        session = self._session
+        suspends = link is session.loops and link is not session.blocking
+        return self._primary_store.loops if suspends else self._primary_store.blocking
 
     # --- the two faces -----------------------------------------------------------------
 
     def batch(self, ops: Iterable[Op]) -> list[Result]:
-        """See `BaseStore.batch`."""
+        """See `BaseStore.batch`. A `DurablePut` among them is a put with ``durable=True``."""
+        self._look_after_it()
         face = self._indexing.blocking if self._indexing is not None else None
         with self._calls:
             return finish(self._serving.run(self._session.blocking, face, ops))
 
     async def abatch(self, ops: Iterable[Op]) -> list[Result]:
-        """See `BaseStore.abatch`."""
+        """See `BaseStore.abatch`, and `batch`."""
+        self._look_after_it()
         face = self._indexing.looping if self._indexing is not None else None
         with self._calls:
             return await self._serving.run(self._session.loops, face, ops)
 
     def setup(self) -> None:
-        """Connect now, rather than at first use. Nothing else needs setting up."""
+        """Connect now, rather than at first use, and make the primary store's tables."""
         with self._calls:
-            finish(self._buckets.lay_out(self._session.blocking, writes=False))
+            finish(self._set_up(self._session.blocking))
 
     async def asetup(self) -> None:
         """See `setup`."""
         with self._calls:
-            await self._buckets.lay_out(self._session.loops, writes=False)
+            await self._set_up(self._session.loops)
+
+    async def _set_up(self, link: Link) -> None:
+        await self._buckets.lay_out(link, writes=False)
+        if self._buckets.durables is not None:
+            await self._buckets.durables.ready(link)
+
+    def _look_after_it(self) -> None:
+        if self._keeper is not None:
+            with suppress(RuntimeError):  # The system has no thread for it now.
+                self._keeper.start()
 
     # --- the loss window ---------------------------------------------------------------
+
+    def tend(self) -> None:
+        """Bring Valkey what it lacks of the durable items, if it is time to look.
+
+        The store's keeper, a thread of its own, does so by itself; and reads bring what
+        they need.
+        """
+        finish(self._tending.round(self._session.blocking))
 
     def health(self) -> Health:
         """What is not durable yet, how far behind shards are, and what failovers did."""
@@ -196,16 +249,32 @@ class ValkeyStore(BaseStore, Closing):
                 server to make durable what was written; 2.4 lag bounds if not given.
                 With a `spool_dir` give 0 to leave at once: the spool keeps it.
         """
+        self._stop()
         self._session.close(drain_s)
+        if self._closes is not None:
+            self._closes.close()
 
     async def aclose(self, drain_s: float | None = None) -> None:
         """Close the connections; see `close`. Other tasks run meanwhile."""
+        await anyio.to_thread.run_sync(self._stop)
         await self._session.aclose(drain_s)
+        if self._closes is not None:
+            await self._closes.aclose()
+
+    def _stop(self) -> None:
+        if self._buckets.durables is not None:
+            self._buckets.durables.close()
+        if self._keeper is not None:
+            self._keeper.stop()
 
     def __repr__(self) -> str:
         return (
             f"{type(self).__name__}({self.settings.addresses}, prefix={self.settings.key_prefix!r})"
         )
+
+
+def _opened(primary_store: str | PrimaryStore | None) -> PrimaryStore | None:
+    return open_store(primary_store) if isinstance(primary_store, str) else primary_store
 
 
 def _settings(

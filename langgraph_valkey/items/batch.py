@@ -29,6 +29,12 @@ _TTL_MS_MOST = 1 << 42
 """About 139 years: a deadline beyond that does not fit beside the server's clock."""
 
 
+class DurablePut(PutOp):
+    """A `PutOp` that goes through the store's primary store; see `ValkeyStore.put`."""
+
+    __slots__ = ()
+
+
 class Get(NamedTuple):
     """An item to be read.
 
@@ -76,6 +82,8 @@ class Batch:
         size: How many operations it has.
         gets: Items to be read, by bucket.
         puts: Items to be stored or deleted, each once, by bucket.
+        lasting: The same, of those that go through the primary store: one that is put
+            several times does if one of its puts is a `DurablePut`.
         searches: By their places in the batch.
         listings: By their places in the batch.
     """
@@ -83,8 +91,14 @@ class Batch:
     size: int = 0
     gets: dict[str, list[Get]] = field(default_factory=dict)
     puts: dict[str, list[Put]] = field(default_factory=dict)
+    lasting: dict[str, list[Put]] = field(default_factory=dict)
     searches: dict[int, SearchOp] = field(default_factory=dict)
     listings: dict[int, ListNamespacesOp] = field(default_factory=dict)
+
+    @property
+    def changes(self) -> list[Put]:
+        """All that is stored or deleted."""
+        return [put for of in (self.puts, self.lasting) for some in of.values() for put in some]
 
     @property
     def reads_what_it_changes(self) -> bool:
@@ -109,6 +123,7 @@ def sort(ops: Iterable[Op], buckets: int) -> Batch:
     """
     batch = Batch()
     puts: dict[tuple[bytes, bytes], Put] = {}
+    lasting: set[tuple[bytes, bytes]] = set()
     for at, op in enumerate(ops):
         batch.size += 1
         if isinstance(op, GetOp):
@@ -118,6 +133,8 @@ def sort(ops: Iterable[Op], buckets: int) -> Batch:
         elif isinstance(op, PutOp):
             name, key = _namespace(op.namespace), _key(op.key)
             puts[name, key] = Put(name, key, _checked(op), _ttl_ms(op.ttl))
+            if isinstance(op, DurablePut):
+                lasting.add((name, key))
         elif isinstance(op, SearchOp):
             _namespace(op.namespace_prefix)
             batch.searches[at] = op
@@ -130,7 +147,8 @@ def sort(ops: Iterable[Op], buckets: int) -> Batch:
             raise ValueError(f"Unknown operation type: {type(op)}")  # noqa: TRY004 - as others do
     for rank, put in enumerate(puts.values()):
         put = put._replace(rank=rank)
-        batch.puts.setdefault(bucket_of(put.namespace, buckets), []).append(put)
+        where = batch.lasting if (put.namespace, put.key) in lasting else batch.puts
+        where.setdefault(bucket_of(put.namespace, buckets), []).append(put)
     return batch
 
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from langgraph_valkey import operations
 from langgraph_valkey.errors import ConfigurationError, CorruptState, LanggraphValkeyError
 from langgraph_valkey.items import calls, names
+from langgraph_valkey.items.durable import Durables, PrimaryOf
 from langgraph_valkey.items.telling import Name
 from langgraph_valkey.keys import ThreadKeys, to_text
 from langgraph_valkey.known import Known
@@ -45,6 +46,7 @@ class Buckets:
         window: The loss window.
         prefix: What all keys begin with.
         count: How many buckets there are.
+        primary_of: The primary store, by the link whose face it shares; None without one.
 
     Attributes:
         codec: As given.
@@ -52,9 +54,18 @@ class Buckets:
         count: As given.
         keys: The keys of each bucket.
         known: What is known of them.
+        durables: Sees to it that they have what the primary store has; None without one.
     """
 
-    def __init__(self, codec: Codec, window: LossWindow, *, prefix: str, count: int) -> None:
+    def __init__(
+        self,
+        codec: Codec,
+        window: LossWindow,
+        prefix: str,
+        count: int,
+        *,
+        primary_of: PrimaryOf | None = None,
+    ) -> None:
         self.codec = codec
         self.window = window
         self.count = count
@@ -62,6 +73,9 @@ class Buckets:
             bucket: names.bucket_keys(prefix, bucket) for bucket in names.bucket_names(count)
         }
         self.known = Known(threads_most=count)
+        self.durables: Durables | None = None
+        if primary_of is not None:
+            self.durables = Durables(window, self.known, self.keys, prefix, primary_of)
         self._prefix = prefix
         self._is_laid_out = False
 
@@ -111,7 +125,7 @@ class Buckets:
         standings = [self.known.standing(bucket) for bucket, _ in asked]
         found: dict[int, Answer] = {}
         left = list(range(len(asked)))
-        tries = 0
+        tries, began_s = 0, link.now()
         while left:
             if replies is None:
                 sent_s = link.now()
@@ -122,6 +136,10 @@ class Buckets:
                 known, keys = standings[at], self.keys[bucket]
                 window = self.window
                 if await not_yet(window, link, bucket, keys, answer, known, tries, sent_s):
+                    again.append(at)
+                    continue
+                durables = self.durables
+                if durables and await durables.lacks(link, bucket, answer, sent_s, began_s):
                     again.append(at)
                     continue
                 self.known.learn(bucket, answer.standing)

@@ -207,7 +207,7 @@ def unsettled(change: bytes, stamp: int, sent_ms: int) -> bytes:
 
 def without_body(change: bytes) -> bytes:
     """The same without what it would store: it can be asked for, and no more."""
-    return change[: _NAMES + int(change[_LENGTHS : _NAMES])]
+    return change[: _NAMES + int(change[_LENGTHS:_NAMES])]
 
 
 def join(keys: ThreadKeys, primary: bytes, standing: Standing, changes: Sequence[bytes]) -> Call:
@@ -229,6 +229,11 @@ def join(keys: ThreadKeys, primary: bytes, standing: Standing, changes: Sequence
         limits.TOMBSTONE_TTL_MS,
     )
     return _call("join", _FREES, keys, [head, *changes], *_CHANGES)
+
+
+def applying(keys: ThreadKeys, args: list[bytes], *, anyway: bool) -> Call:
+    """Bring a bucket what the primary store has; see `memories.apply`."""
+    return _call("apply", _FREES if anyway else _ANY, keys, args, *_CHANGES)
 
 
 # --- what is new ------------------------------------------------------------------

@@ -19,6 +19,7 @@ from langgraph_valkey.errors import LanggraphValkeyError
 from langgraph_valkey.items import calls
 from langgraph_valkey.items.batch import Batch, Get, Put
 from langgraph_valkey.items.buckets import Bucket, Buckets
+from langgraph_valkey.items.committing import Committer
 from langgraph_valkey.items.reading import Found, Reader
 from langgraph_valkey.items.telling import Name
 from langgraph_valkey.link import Call, Link, Reply
@@ -50,6 +51,9 @@ class Keeper:
         self._reader = reader
         self._writer = writer
         self._last_born = 0
+        self._committer: Committer | None = None
+        if buckets.durables is not None:
+            self._committer = Committer(buckets.window, buckets.keys, buckets.durables)
 
     async def run(self, link: Link, batch: Batch, bodies: Mapping[Name, bytes]) -> Found:
         """Read what a batch reads, and then change what it changes.
@@ -66,19 +70,32 @@ class Keeper:
             CorruptState: An item can't be read back.
         """
         reader = self._reader
+        if batch.lasting:
+            return await self._run_lasting(link, batch, bodies)
         if not batch.puts:
             return await reader.get(link, batch.gets)
         rides = self._may_ride(link, batch)
         found = {} if rides else await reader.get(link, batch.gets)
-        turns = self._turns(batch, bodies, rides=rides)
+        first_born = self._next_born(len(batch.changes))
+        turns = self._turns(batch, bodies, first_born, rides=rides)
         wanted = {b: gets for b, gets in batch.gets.items() if rides and b not in batch.puts}
         reading = reader.calls_of(wanted, slides=reader.slides)
         for each in reading:
+            each.call.rides = True
             each.call.patient = True  # The batch's writes would wait, too.
         sent_s = link.now()
         answers, replies = await self._store(link, turns, [each.call for each in reading])
         found.update(await self._gone_along(link, turns, answers))
         found.update(await reader.told(link, reading, replies, sent_s))
+        return found
+
+    async def _run_lasting(self, link: Link, batch: Batch, bodies: Mapping[Name, bytes]) -> Found:
+        """The same, where some of it goes through the primary store: there at first."""
+        assert self._committer is not None
+        found = await self._reader.get(link, batch.gets)
+        first_born = self._next_born(len(batch.changes))
+        await self._committer.commit(link, batch.lasting, bodies, first_born)
+        await self._store(link, self._turns(batch, bodies, first_born, rides=False), ())
         return found
 
     def _may_ride(self, link: Link, batch: Batch) -> bool:
@@ -98,11 +115,15 @@ class Keeper:
                 return False
             if link.now() <= window.readable_s(bucket, primary):
                 return False
+            durables = self._buckets.durables
+            if durables and not durables.is_verified(bucket, primary):
+                return False
         return True
 
-    def _turns(self, batch: Batch, bodies: Mapping[Name, bytes], *, rides: bool) -> list[_Turn]:
+    def _turns(
+        self, batch: Batch, bodies: Mapping[Name, bytes], first_born: int, *, rides: bool
+    ) -> list[_Turn]:
         """The calls that change what a batch changes; where it `rides`, they read, too."""
-        first_born = self._next_born(sum(map(len, batch.puts.values())))
         turns = []
         for bucket, puts in batch.puts.items():
             gets: Sequence[Get] = batch.gets.get(bucket, ()) if rides else ()
@@ -157,9 +178,13 @@ class Keeper:
         found: Found = {}
         again: dict[str, Sequence[Get]] = {}
         for turn, answer in zip(turns, answers, strict=True):
-            if turn.gets and answer.identity != turn.primary:
+            if not turn.gets:
+                continue
+            durables = self._buckets.durables
+            lacks = durables is not None and not durables.is_whole(turn.bucket, answer)
+            if lacks or answer.identity != turn.primary:
                 again[turn.bucket] = turn.gets
-            elif turn.gets:
+            else:
                 about = turn.bucket, turn.gets, answer
                 found.update(await self._reader.take(link, *about, slid=self._reader.slides))
         found.update(await self._reader.get(link, again))

@@ -6,6 +6,9 @@
 --        'D'name  an item's grave: why(1) stamp(16) entry(16)*. 'D' if it was deleted; 'E'
 --                 if it expires: dug when it is put, so that it lies there when it has
 --        'z'      the newest stamp of those graves that were levelled
+--        'c'      number(16) epoch(16): of the primary store's changes, all up to that number
+--                 are here; and a mark that was drawn when this began to be counted
+--        'a'      numbers above that which are here, too, 16 digits each
 -- index  ns       the namespaces that have items
 -- names  ns       the same, by the stamp of their last change
 -- graves name, ns what is gone, by the stamp of that
@@ -48,7 +51,7 @@ end
 
 -- Every reply begins so.
 local function reply(status, i, ...)
-  return {status, ME, i, ...}
+  return {status, ME, i .. (call('HGET', STATE, 'c') or ''), ...}
 end
 
 -- The identity of a bucket that is not there, at a stamp.

@@ -14,6 +14,7 @@ from langgraph.store.base import Item, Op, Result, SearchItem
 
 from langgraph_valkey import limits
 from langgraph_valkey.drafts import Writer
+from langgraph_valkey.errors import ConfigurationError
 from langgraph_valkey.items import batch as batches
 from langgraph_valkey.items import records
 from langgraph_valkey.items.asking import Asking
@@ -74,10 +75,16 @@ class Serving:
             ops: The operations.
         """
         batch = batches.sort(ops, self._buckets.count)
+        if batch.lasting and self._buckets.durables is None:
+            raise ConfigurationError(
+                "durable=True takes a primary store, and this store has none: make it with "
+                "primary_store='sqlite:///path', 'postgresql://...', 'dynamodb://...', or an open "
+                "one. Nothing of this batch was stored"
+            )
         searches = [wanted(search) for search in batch.searches.values()]
         bodies = await self._bodies(link, batch, face)
         searches = await self._with_queries(batch, searches, face)
-        await self._buckets.lay_out(link, writes=bool(batch.puts))
+        await self._buckets.lay_out(link, writes=bool(batch.changes))
         results: list[Result] = [None] * batch.size
         # What is read is asked for in one go: news, names, and items.
         names = self._lister.update() if batch.listings else None
@@ -103,7 +110,7 @@ class Serving:
 
     async def _bodies(self, link: Link, batch: Batch, face: Face | None) -> dict[Name, bytes]:
         """What is stored, by the items' names."""
-        puts = [put for some in batch.puts.values() for put in some if put.op.value is not None]
+        puts = [put for put in batch.changes if put.op.value is not None]
         vectors: list[dict[str, bytes]] = [{} for _ in puts]
         if puts and self._indexing is not None and face is not None:
             vectors = await self._indexing.of_puts(face, [put.op for put in puts])

@@ -65,12 +65,14 @@ class Answer(NamedTuple):
             server tells neither.
         standing: The thread as the server has it.
         rest: What else the script returned.
+        beyond: What else it told beside the standing: of a bucket, see `items.memories`.
     """
 
     status: Status
     identity: bytes
     standing: Standing
     rest: list[Any]
+    beyond: bytes = b""
 
     @property
     def may_hide_loss(self) -> bool:
@@ -88,4 +90,4 @@ def read(reply: list[Any]) -> Answer:
     """Take a reply apart."""
     status, identity, text = reply[:3]
     standing = Standing(text[:16], text[16:32], text[32:48], text[48:64])
-    return Answer(_STATUS[status], identity, standing, reply[3:])
+    return Answer(_STATUS[status], identity, standing, reply[3:], text[64:])
