@@ -195,11 +195,13 @@ def test_another_primary_is_asked_from_the_start(
     monkeypatch.setattr(telling, "PAGE_ITEMS", 7)
     buckets.put(link, many(30))
     Primaries(buckets, 2, 8)
-    assert len(search("a")) == 30
+    gone: Items = {(("a", "0"), "k5"): None}  # Nothing of what the first one has told may stay.
+    buckets.before = lambda round_: buckets.put(link, gone) if round_ == 2 else None
+    assert search("a") == [f"k{n}" for n in range(30) if n != 5]
     asked = len(buckets.rounds)
     assert asked >= 2 + 5  # Two pages of the first, all of the second.
     while len(buckets.rounds) < 9:
-        assert len(search("a")) == 30
+        assert len(search("a")) == 29
     assert search.mirrors.of(b"a\0").basis(next(iter(buckets.keys))).identity == b"primary 2"
 
 
@@ -382,6 +384,16 @@ def test_a_mirror_that_outgrows_its_room_is_dropped(
     buckets.put(link, many(10, start=15))
     assert len(small("a")) == 25
     assert small.mirrors.is_large(b"a\0", link.now())
+
+
+def test_what_has_no_room_is_not_read_to_its_end_to_find_that_out(
+    buckets: PlainBuckets, link: BlockingLink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(telling, "PAGE_ITEMS", 7)
+    buckets.put(link, many(140))
+    small = Searching(buckets, link, rows_most=20)
+    assert len(small("a")) == 140
+    assert len(buckets.rounds) == 3 + 140 // 7 + 1
 
 
 def test_a_mirror_that_is_read_anew_is_not_counted_twice(
