@@ -37,6 +37,10 @@ from benchmarks import (
     roundtrips,
     steps,
     storage,
+    store,
+    store_batch,
+    store_namespaces,
+    store_search,
 )
 from benchmarks.servers import Servers
 from benchmarks.session import Session
@@ -50,6 +54,10 @@ GROUPS = {
     "roundtrips": roundtrips.measure,
     "journal": journal.measure,
     "commits": commits.measure,
+    "store": store.measure,
+    "store-batch": store_batch.measure,
+    "store-search": store_search.measure,
+    "store-namespaces": store_namespaces.measure,
     "rag-latency": rag_latency.measure,
     "rag-flight": rag_flight.measure,
     "rag-keeping": rag_keeping.measure,

@@ -27,6 +27,7 @@ DISTRIBUTIONS = (
     "langgraph-checkpoint-aws",
     "langgraph-checkpoint-plainredis",
     "langgraph-checkpoint-postgres",
+    "langgraph-checkpoint-redis",
     "langgraph-checkpoint-sqlite",
     "numpy",
     "onnxruntime",

@@ -1,0 +1,197 @@
+"""Searches over many items in one namespace, with filters and by likeness.
+
+Ours answers from what its process has at hand of a prefix, after asking all buckets for what
+is new; that round trip is part of what is measured. The first search of a process, which
+reads everything, has a row of its own, and so has a search after another process has changed
+an item.
+
+By likeness those are compared that need no module of a server for it. Vectors come from a
+table: a model's time is left out.
+"""
+
+from __future__ import annotations
+
+import random
+import statistics
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import numpy as np
+from langchain_core.embeddings import Embeddings
+from langgraph.store.base import IndexConfig, PutOp, SearchOp
+from langgraph.store.memory import InMemoryStore
+
+from benchmarks import store_peers
+from benchmarks.faces import FACES, FaceName, Opened
+from benchmarks.figures import Figure, Goal, take_turns
+from benchmarks.session import Session
+from benchmarks.store_faces import timed
+from benchmarks.store_items import FOUND, fill, key, namespaces, puts, value
+from benchmarks.store_right import Oracle, fits
+
+GOAL = Goal(2, "nothing")
+ITEMS, ITEMS_QUICK = 10_000, 2_000
+WARM_UP = 10
+SEARCHES, SEARCHES_QUICK = 200, 30
+ROUNDS, ROUNDS_QUICK = 11, 2
+BUDGET_S = 1.0
+[SPACE] = namespaces(1)
+
+SEARCHED: dict[str, dict[str, Any]] = {
+    "no filter": {},
+    "one in 8, equal": {"filter": {"kind": "plan"}},
+    "one in 8, equal, page 16": {"filter": {"kind": "plan"}, "offset": 15 * FOUND},
+    "one of all, equal": {"filter": {"turn": 1_777}},
+    "one in 10, compared": {"filter": {"importance": {"$gte": 0.9}}},
+    "few of all, compared": {"filter": {"importance": {"$gte": 0.9995}}},
+    "one in 16, both": {"filter": {"kind": "plan", "importance": {"$lt": 0.5}}},
+}
+ALIKE: dict[str, dict[str, Any]] = {
+    "alike": {"query": "what does she like"},
+    "alike, one in 8, equal": {"query": "what does she like", "filter": {"kind": "plan"}},
+    "alike, few of all, compared": {
+        "query": "what does she like",
+        "filter": {"importance": {"$gte": 0.9995}},
+    },
+}
+DIMENSION = 384
+
+
+def measure(session: Session) -> list[Figure]:
+    """Both faces."""
+    size = ITEMS_QUICK if session.quick else ITEMS
+    figure = Figure("store-search", f"A search over {size:,} items in one namespace, p50, ms")
+    figure.notes += [
+        "Ours asks the server what is new, in one round trip, and then answers in its process.",
+        "InMemoryStore is a reference, not a peer: it stores nothing.",
+    ]
+    filling = puts([SPACE], size, session.seed)
+    for face in FACES:
+        _by_filters(session, figure, face, filling)
+        _by_likeness(session, figure, face, filling)
+    return [figure]
+
+
+def _by_filters(session: Session, figure: Figure, face: FaceName, filling: Sequence[PutOp]) -> None:
+    prefix = session.new_thread()
+    ours = store_peers.ours(session.servers, face, prefix)
+    lined_up = [ours, *store_peers.line_up(session.servers, face)]
+    oracle = Oracle(filling)
+    with session.opened(lined_up, figure) as opened:
+        _fill(session, figure, opened, filling)
+        for name, how in SEARCHED.items():
+            case = figure.case(f"{name}, {face}", "ms", GOAL if how else None)
+            ops = [SearchOp(SPACE, limit=FOUND, **how)]
+            fit = [who for who in opened if fits(who, case, [(ops, oracle.judgements(ops))])]
+            _time(session, figure, case.name, fit, how)
+        _changed(session, figure, face, prefix, opened[0])
+    _first(session, figure, face, prefix)
+
+
+def _by_likeness(
+    session: Session, figure: Figure, face: FaceName, filling: Sequence[PutOp]
+) -> None:
+    index: IndexConfig = {"dims": DIMENSION, "embed": Table(), "fields": ["text"]}
+    ours = store_peers.ours(session.servers, face, session.new_thread(), index=index)
+    memory = store_peers.in_memory(face, InMemoryStore(index=index))
+    with session.opened([ours, memory], figure) as opened:
+        _fill(session, figure, opened, filling)
+        for name, how in ALIKE.items():
+            case = figure.case(f"{name}, {face}", "ms", GOAL)
+            found = [
+                {item.key for item in who.run(who.saver.search(SPACE, **how))} for who in opened
+            ]
+            assert found[0] == found[1], f"{case.name}: other items than InMemoryStore's"
+            _time(session, figure, case.name, opened, how)
+
+
+def _fill(
+    session: Session, figure: Figure, opened: Sequence[Opened], filling: Sequence[PutOp]
+) -> None:
+    for who in opened:
+        session.progress(f"{figure.name}: storing, {who.contender.name}, {who.contender.face}")
+        who.run(fill(who.saver, filling))
+
+
+# --- what takes how long -----------------------------------------------------------------
+
+
+def _sizes(session: Session) -> tuple[int, int]:
+    """Rounds, and searches in each."""
+    if session.quick:
+        return ROUNDS_QUICK, SEARCHES_QUICK
+    return ROUNDS, SEARCHES
+
+
+def _time(
+    session: Session, figure: Figure, name: str, who: Sequence[Opened], how: dict[str, Any]
+) -> None:
+    rounds, count = _sizes(session)
+    case = figure.case(name, "ms")
+
+    def one(who: Opened, turn: int) -> None:
+        session.progress(f"{figure.name}: {name}, round {turn + 1}/{rounds}")
+        search = _searching(who, how)
+        who.run(timed(search, WARM_UP, BUDGET_S / 10))
+        spent_s = who.run(timed(search, count, BUDGET_S))
+        case.add(who.contender.name, statistics.median(spent_s) * 1e3)
+
+    take_turns(who, rounds, one)
+
+
+def _searching(who: Opened, how: dict[str, Any]) -> Callable[[int], Awaitable[Any]]:
+    return lambda _: who.saver.search(SPACE, limit=FOUND, **how)
+
+
+def _changed(session: Session, figure: Figure, face: FaceName, prefix: str, ours: Opened) -> None:
+    """After another process has put one of the items anew."""
+    case = figure.case(f"one in 8, equal, changed elsewhere, {face}", "ms", GOAL)
+    rounds, count = _sizes(session)
+    draw = random.Random(session.seed)
+    elsewhere = store_peers.ours(session.servers, face, prefix)
+    search = _searching(ours, SEARCHED["one in 8, equal"])
+    with session.opened([elsewhere], figure) as [other]:
+
+        async def change(number: int) -> None:
+            await other.saver.put(SPACE, key(number), value(number, draw))
+
+        for _ in range(rounds):
+            spent_s = ours.run(timed(search, count, BUDGET_S, change))
+            case.add(ours.contender.name, statistics.median(spent_s) * 1e3)
+
+
+def _first(session: Session, figure: Figure, face: FaceName, prefix: str) -> None:
+    """The first one of a process that is connected, but has read nothing yet."""
+    case = figure.case(f"the first of a process, {face}", "ms")
+    for _ in range(_sizes(session)[0]):
+        with session.opened([store_peers.ours(session.servers, face, prefix)], figure) as [who]:
+            who.run(who.saver.get(SPACE, key(0)))
+            [spent_s] = who.run(timed(_searching(who, SEARCHED["one in 8, equal"]), 1, BUDGET_S))
+            case.add(who.contender.name, spent_s * 1e3)
+
+
+class Table(Embeddings):
+    """A vector for each text, made from the text."""
+
+    def __init__(self) -> None:
+        self._of: dict[str, list[float]] = {}
+
+    def embed_query(self, text: str) -> list[float]:
+        """Look it up."""
+        found = self._of.get(text)
+        if found is None:
+            draw = np.random.default_rng(list(text.encode()))
+            found = self._of[text] = draw.standard_normal(DIMENSION).tolist()
+        return found
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        """Look them up."""
+        return [self.embed_query(text) for text in texts]
+
+    async def aembed_query(self, text: str) -> list[float]:
+        """Look it up at once: a thread would take longer."""
+        return self.embed_query(text)
+
+    async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
+        """Look them up at once."""
+        return self.embed_documents(texts)
