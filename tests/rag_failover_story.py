@@ -33,6 +33,9 @@ from tests.rag_story import SPREAD, WRONG, Judge, Story, marks_of, on_stage
 SHARDS = 3
 ACTORS = 4
 HOLD_MS = 60_000
+DRAFTS = 5
+"""Answers that one writer has not stored yet: of many, most would be refused."""
+
 AGAIN_S = 30.0
 """How long a shard may take to serve again."""
 
@@ -53,8 +56,10 @@ class Survivor(Story):
         """Not here: a failover may bring back what was deleted."""
 
     def go_on(self, stop: threading.Event) -> None:
-        """Tell it until it is to end."""
+        """Tell it until it is to end, one chapter a second; each has documents of its own."""
         while not stop.is_set():
+            self.name = f" of {int(time.monotonic())}"
+            del self.drafts[:-DRAFTS]
             self.run(1)
 
 
