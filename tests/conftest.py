@@ -13,6 +13,7 @@ import pytest
 
 from langgraph_valkey.local import LocalCluster, LocalValkey
 from langgraph_valkey.monitor import monitor
+from tests.durable_ground import lasting, lasting_on_many, store_keys, unkept  # noqa: F401
 from tests.faces import FACES
 from tests.failover_ground import FAST_MS, LAG_BOUND_S, mend, new_prefix
 from tests.moving_ground import call_cli, places  # noqa: F401 - fixtures

@@ -16,6 +16,7 @@ from langgraph_valkey.items import calls
 from langgraph_valkey.items.batch import Put
 from langgraph_valkey.items.durable import COMPLETE_S, Durables
 from langgraph_valkey.items.memories import Step, kept, operation
+from langgraph_valkey.items.names import told
 from langgraph_valkey.items.telling import Name
 from langgraph_valkey.keys import ThreadKeys
 from langgraph_valkey.link import Link
@@ -103,8 +104,7 @@ class Committer:
         most = min(room.memories_bytes_max, limits.TURN_BYTES)
         found: list[_Change] = []
         for some in _portions(items, most):
-            told = await primary.put_memories(self._durables.space, some)
-            found += _changes(some, told)
+            found += _changes(some, await primary.put_memories(self._durables.space, some))
         return found
 
     async def _bring(self, link: Link, recorded: Sequence[_Change]) -> None:
@@ -124,7 +124,7 @@ class Committer:
 
     async def _again(self, link: Link, change: _Change, until_s: float) -> Answer:
         if link.now() >= until_s:
-            raise Unreachable("the store's buckets kept changing under this write")
+            raise Unreachable(f"{told(change.bucket)} kept changing under this write: call again")
         step = Step(number=change.number)
         [reply] = await link.send(
             [self._durables.build(change.bucket, change.changes, step, anyway=False)]
@@ -139,17 +139,23 @@ class Committer:
         self._journal(link, change, answer)
         if change.identity in ("", answer.identity.decode()) or answer.may_hide_loss:
             return
-        bucket = change.bucket
-        while True:
+        bucket, durables = change.bucket, self._durables
+        durables.doubt(bucket)
+        while link.now() < until_s:
             sent_s = link.now()
             [reply] = await link.send([calls.read(self._keys[bucket], ())])
             answer = operations.read(reply)
-            is_taken = await self._durables.is_taken(link, bucket, answer)
-            began_s = until_s - COMPLETE_S
-            if is_taken and not await self._durables.lacks(link, bucket, answer, sent_s, began_s):
+            about = bucket, answer, sent_s, until_s - COMPLETE_S
+            if not await durables.is_taken(link, bucket, answer):
+                continue
+            if await durables.lacks(link, *about):
+                continue
+            if durables.counts(link, bucket, answer.identity):
                 return
-            if link.now() >= until_s:
-                raise Unreachable("the store's buckets kept changing under this write")
+            await link.sleep(limits.FORMER_PAUSE_S)
+        raise Unreachable(
+            f"{told(bucket)} is answered by a primary that others have seen replaced: call again"
+        )
 
     def _journal(self, link: Link, change: _Change, answer: Answer) -> None:
         """Journal what was stored as what was read: its stamp is known, and so its place."""
@@ -164,12 +170,12 @@ class Committer:
             self._window.read([entry], answer.identity, link.now())
 
 
-def _changes(items: Sequence[NewMemory], told: Recorded) -> list[_Change]:
+def _changes(items: Sequence[NewMemory], recorded: Recorded) -> list[_Change]:
     """What was recorded, by bucket; without items that others have put again since."""
     found: dict[str, _Change] = {}
-    for item, number in zip(items, told.changes, strict=True):
+    for item, number in zip(items, recorded.changes, strict=True):
         if number:
-            identity = told.identities[item.bucket]
+            identity = recorded.identities[item.bucket]
             change = found.setdefault(item.bucket, _Change(item.bucket, number, [], identity))
             memory = Memory(item.name, item.record, item.until_ms, number)
             change.changes.append(operation(memory))

@@ -23,6 +23,7 @@ from langgraph_valkey import limits, operations
 from langgraph_valkey.errors import LanggraphValkeyError, Unreachable, WriteRejected
 from langgraph_valkey.fork import renew_after_fork
 from langgraph_valkey.items.memories import Step, apply, operation, reach
+from langgraph_valkey.items.names import told
 from langgraph_valkey.keys import ThreadKeys
 from langgraph_valkey.known import Known
 from langgraph_valkey.link import Call, Link
@@ -47,6 +48,11 @@ COMPLETE_S = 10.0
 
 AWAY_S = 5.0
 """For how long no read asks a primary store that was away: it would wait in vain."""
+
+MOVED_BACK_S = 60.0
+"""For how long a put is not acknowledged by a primary that others have seen replaced, and that
+still answers. One that was cut off refuses writes long before that; so the slot was moved back
+to it. Reads go by `limits.FORMER_S`, as all others."""
 
 BUSY_S = 0.02
 """How often a read looks whether another call of its process has brought what is missing."""
@@ -165,11 +171,12 @@ class Durables:
                 )
             return False
 
-    def _too_long(self, bucket: str) -> Unreachable:
-        number, _, count = bucket.partition(".")
+    def _too_long(
+        self, bucket: str, why: str = "that takes longer than a read waits"
+    ) -> Unreachable:
         return Unreachable(
-            f"Valkey lacks durable items of store bucket {number} of {count}, and they could not "
-            "be brought from the primary store in time: that goes on, so call again"
+            f"Valkey lacks durable items of {told(bucket)}, and they are not yet brought from "
+            f"the primary store: {why}. Call again"
         )
 
     async def _complete(
@@ -210,7 +217,21 @@ class Durables:
             return None
         # Only now: whoever puts something from here on finds this primary entered.
         [standing] = await self._told(primary.memory_standing(self.space, [bucket]))
+        self._standings[bucket] = standing
         return standing.change
+
+    def doubt(self, bucket: str) -> None:
+        """Find out anew which primary counts: another one has acknowledged something."""
+        self._verified.pop(bucket, None)
+        self._asked_s = NOTHING_YET
+
+    def counts(self, link: Link, bucket: str, identity: bytes) -> bool:
+        """Whether what a primary has is what counts, as the primary store was asked last."""
+        standing = self._standings.get(bucket)
+        if standing is not None and standing.identity == identity.decode():
+            return True
+        refused_s = self._refused_s.get((bucket, identity))
+        return refused_s is not None and link.now() > refused_s + MOVED_BACK_S
 
     # --- asking the primary store -------------------------------------------------------
 
@@ -316,6 +337,7 @@ class Durables:
     async def _send(
         self, link: Link, bucket: str, changes: Sequence[bytes], step: Step, until_s: float
     ) -> Answer:
+        began_s = link.now()
         while True:
             try:
                 call = self.build(bucket, changes, step)
@@ -325,8 +347,8 @@ class Durables:
                 if await self.is_taken(link, bucket, answer, patient=False):
                     return answer
             except WriteRejected as refusal:
-                if link.now() >= until_s or self._is_closing:
-                    raise self._too_long(bucket) from refusal
+                if link.now() >= min(until_s, began_s + limits.READ_DEADLINE_S):
+                    raise self._too_long(bucket, "its shard refuses writes") from refusal
                 await link.sleep(limits.REFUSED_PAUSE_S)
             self._look_at_the_clock(link, bucket, until_s)
 
