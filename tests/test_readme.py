@@ -148,7 +148,8 @@ def test_links_lead_somewhere() -> None:
 
 def is_drawn(link: str) -> bool:
     """Whether it is a plot that ``make bench`` draws."""
-    return link in {f"benchmarks/results/{name}.svg" for name in ("step-time", "bytes-stored")}
+    drawn = ("step-time", "bytes-stored", "rag-stream", "rag-pairs")
+    return link in {f"benchmarks/results/{name}.svg" for name in drawn}
 
 
 # --- tables ------------------------------------------------------------------------
