@@ -138,7 +138,6 @@ FAULTS: dict[str, tuple[Any, set[str], set[str]]] = {
     "killed": (killed, AWAY, {"unreachable"}),
     "frozen": (frozen, AWAY, {"unreachable"}),
     "unanswered": (unanswered, AWAY, {"unreachable"}),
-    "down": (refusing("CLUSTERDOWN The cluster is down"), AWAY, {"rejected", "unreachable"}),
     "loading": (
         *(refusing("LOADING Valkey is loading the dataset in memory"), AWAY),
         {"rejected", "unreachable"},
@@ -180,15 +179,12 @@ async def test_a_server_in_trouble_is_a_miss(name: str, ground: Ground, kind: st
     assert (await call("lookup", QUESTION, SCOPE)).value in ("old", "new")
 
 
-@pytest.mark.parametrize("name", ["killed", "frozen"])
-async def test_after_some_failures_nothing_is_asked_for_a_while(
-    name: str, ground: Ground, kind: str
-) -> None:
+async def test_after_some_failures_nothing_is_asked_for_a_while(ground: Ground, kind: str) -> None:
     """Each slow lookup costs its deadline; these would cost the pipeline minutes together."""
     call = Caller(ground.caches(**BRISK), kind)
     await warm(call)
     began_s = time.monotonic()
-    with FAULTS[name][0](ground):
+    with frozen(ground):
         reasons = [(await call("lookup", QUESTION, SCOPE)).reason for _ in range(500)]
     assert time.monotonic() - began_s < SLOW_S
     assert reasons.count("breaker_open") > 400
@@ -289,7 +285,7 @@ async def test_rubbish_in_any_field_is_never_raised_nor_served(
     call = Caller(caches(), kind)
     keys = keys_of(call, prefix)
     served = 0
-    for _ in range(150):
+    for _ in range(80):
         await call(
             "store", QUESTION, SCOPE, "good", evidence={"d1": "1"}, usage={"input_tokens": 1}
         )
@@ -326,11 +322,11 @@ def unprepared(url: str, prefix: str, file: Path) -> Iterator[SemanticCache]:
 
 
 async def test_a_primary_store_that_is_locked_is_a_miss(
-    prefix: str, tmp_path: Path, valkey: LocalValkey, kind: str
+    prefix: str, tmp_path: Path, valkey: LocalValkey
 ) -> None:
     file = tmp_path / "versions.db"
     with unprepared(valkey.url, prefix, file) as cache:
-        call = Caller(cache, kind)
+        call = Caller(cache, "async")
         with closing(sqlite3.connect(file, isolation_level=None)) as database:
             database.execute("BEGIN EXCLUSIVE")
             for _ in range(LOOKUPS):
@@ -343,12 +339,12 @@ async def test_a_primary_store_that_is_locked_is_a_miss(
 
 
 async def test_a_primary_store_that_can_not_be_opened_is_a_miss(
-    prefix: str, tmp_path: Path, valkey: LocalValkey, kind: str
+    prefix: str, tmp_path: Path, valkey: LocalValkey
 ) -> None:
     file = tmp_path / "versions.db"
     file.mkdir()
     with unprepared(valkey.url, prefix, file) as cache:
-        call = Caller(cache, kind)
+        call = Caller(cache, "sync")
         for _ in range(LOOKUPS):
             assert (await call("lookup", QUESTION, SCOPE)).reason == "unverified"
         assert (await call.computed(QUESTION, "x")).value == "x"
@@ -392,14 +388,14 @@ async def test_a_frozen_shard_costs_the_others_nothing(
         frozen_shard.freeze_primary(1)
         came: Counter[tuple[bool, str]] = Counter()
         took_s = []
-        for _ in range(60):
+        for _ in range(40):
             for scope, shard in zip(scopes, shards, strict=True):
                 began_s = time.monotonic()
                 found = await call("lookup", QUESTION, scope)
                 took_s.append(time.monotonic() - began_s)
                 came[shard == 1, "" if found else found.reason] += 1
         frozen_shard.resume(1)
-        healthy = sum(shard != 1 for shard in shards) * 60
+        healthy = sum(shard != 1 for shard in shards) * 40
         # A busy machine, or one call that is held up by another, may make some of them late.
         assert came[False, ""] >= 0.95 * healthy, came
         assert not came[False, "breaker_open"]
