@@ -28,6 +28,7 @@ from tests.primary_ground import (  # noqa: F401 - fixtures
 )
 from tests.rag_ground import caches, call  # noqa: F401 - fixtures
 from tests.search_ground import searching  # noqa: F401 - fixtures
+from tests.searching_ground import buckets, link, search  # noqa: F401 - fixtures
 from tests.store_ground import near, server_url, store, stores  # noqa: F401 - fixtures
 
 LEAVING_S = 60

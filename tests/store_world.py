@@ -16,7 +16,7 @@ import logging
 import random
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 from unittest import mock
@@ -39,6 +39,7 @@ from langgraph_valkey.operations import Status
 from langgraph_valkey.testing import memory_store
 from langgraph_valkey.testing.memory_link import START_S as SERVER_START_S
 from tests.loss_world import LAG_BOUND_S, SHORT_S, Cluster
+from tests.store_truth import NAME, Broken, Told, Truth
 
 NAMESPACES = (("a",), ("a", "b"), ("c",))
 KEYS = ("k", "l")
@@ -52,81 +53,6 @@ WORK = {
     "tend": 6, "late": 2, "crash": 2, "die": 1,
 }  # fmt: skip
 """What happens, and how often."""
-
-NAME = tuple[tuple[str, ...], str]
-
-
-class Broken(AssertionError):
-    """Something that was promised does not hold."""
-
-
-@dataclass
-class Told:
-    """An operation that somebody was told of, or that was sent and may have been applied.
-
-    Attributes:
-        stamp: The server's; 0 if nobody knows it.
-        value: None for a deletion.
-        number: Of its call.
-        by: Who sent it.
-        ends_ms: When it expires, on the server's clock; 0 for never.
-        excused: It need not be there: whoever knows of it died before it was durable, or
-            its process does not know yet that the primary which took it had been replaced.
-        created: The stamp of the item's first put.
-        is_vague: It was seen, and nobody knows when it expires at the earliest.
-        is_durable: Its process held it to be durable when it died.
-        known_to: Processes that were told of it, or have read it.
-    """
-
-    stamp: int
-    value: Any
-    number: bytes
-    by: str
-    ends_ms: int = 0
-    excused: bool = False
-    created: int = 0
-    is_vague: bool = False
-    is_durable: bool = False
-    known_to: set[str] = field(default_factory=set)
-
-
-@dataclass
-class Truth:
-    """What was told of each item, and what may have been done to it beside."""
-
-    acked: dict[NAME, list[Told]] = field(default_factory=dict)
-    doubted: dict[NAME, list[Told]] = field(default_factory=dict)
-
-    def best(self, name: NAME) -> Told | None:
-        """What must be there at least."""
-        sure = [told for told in self.acked.get(name, ()) if not told.excused]
-        return max(sure, key=lambda told: told.stamp, default=None)
-
-    def judge(self, name: NAME, found: Item | None, clock_ms: int, who: str) -> None:
-        """Whether a process may be given this."""
-        best = self.best(name)
-        maybe = [t for t in self.acked.get(name, ()) if t.excused] + self.doubted.get(name, [])
-        newer = [
-            told for told in maybe if best is None or not told.stamp or told.stamp > best.stamp
-        ]
-        if found is None:
-            if best is None or best.value is None or 0 < best.ends_ms <= clock_ms or best.is_vague:
-                return
-            if not any(told.value is None or told.ends_ms for told in newer):
-                raise Broken(f"{who}: {name} is missing, and should be {best}")
-            return
-        stamp = round(found.updated_at.timestamp() * 1e6)
-        mine = [told for told in self.acked.get(name, ()) if told.stamp == stamp]
-        if mine and mine[0].value != found.value:
-            raise Broken(f"{who}: {name} is {found.value}, and was {mine[0]}")
-        if mine and mine[0].created != round(found.created_at.timestamp() * 1e6):
-            raise Broken(f"{who}: {name} was created at {found.created_at}, and was {mine[0]}")
-        if mine and mine[0].ends_ms and mine[0].ends_ms < clock_ms - 1:
-            raise Broken(f"{who}: {name} is back, though {mine[0]} has expired at {clock_ms}")
-        if best is not None and stamp < best.stamp:
-            raise Broken(f"{who}: {name} is as it was at {stamp}, before {best}")
-        if not mine and not any(told.value == found.value for told in newer):
-            raise Broken(f"{who}: {name} is {found.value}, which nobody put after {best}")
 
 
 class Process:

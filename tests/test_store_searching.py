@@ -3,67 +3,34 @@
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import pytest
-from langgraph.store.base import ListNamespacesOp, SearchOp
+from langgraph.store.base import SearchOp
 
-from langgraph_valkey import limits
-from langgraph_valkey.errors import CorruptState, Unreachable, WriteRejected
+from langgraph_valkey.errors import Unreachable
 from langgraph_valkey.glide.link import BlockingLink
-from langgraph_valkey.items import listing, telling
+from langgraph_valkey.items import telling
 from langgraph_valkey.items.listing import Lister
 from langgraph_valkey.items.mirror import Mirrors
+from langgraph_valkey.items.names import bucket_of, item_name, pack_namespace
 from langgraph_valkey.items.searching import Searcher, wanted
+from langgraph_valkey.items.together import Together
 from langgraph_valkey.link import finish
 from langgraph_valkey.local import LocalValkey
-from langgraph_valkey.operations import Answer
 from tests.link_ground import links
+from tests.searching_ground import (
+    Items,
+    Primaries,
+    Searching,
+    keys_of,
+    listed,
+    many,
+    remove_all,
+    vector,
+    wait_until_gone,
+)
 from tests.store_buckets import BUCKETS, PlainBuckets
-
-Items = dict[tuple[tuple[str, ...], str], Any]
-DIMENSION = 4
-
-
-@pytest.fixture
-def link(valkey: LocalValkey) -> Iterator[BlockingLink]:
-    with links(valkey.url) as (blocking, _):
-        yield blocking
-
-
-@pytest.fixture
-def buckets(prefix: str) -> PlainBuckets:
-    return PlainBuckets(prefix)
-
-
-class Searching:
-    """A process that searches."""
-
-    def __init__(self, buckets: PlainBuckets, link: BlockingLink, **bounds: int) -> None:
-        bounds = {"rows_most": 10_000, "bytes_most": 10**9, **bounds}
-        self.mirrors = Mirrors(DIMENSION, **bounds)
-        self.searcher = Searcher(buckets, self.mirrors)
-        self._link = link
-
-    def __call__(self, *prefix: str, query: Any = None, **given: Any) -> list[str]:
-        search = wanted(SearchOp(prefix, **{"limit": 10_000, **given}))
-        if query is not None:
-            search = search._replace(query=np.array(query, "<f4"))
-        [found] = finish(self.searcher.search(self._link, [search]))
-        assert len(found.heard) == BUCKETS
-        return [hit.record.key for hit in found.hits]
-
-
-@pytest.fixture
-def search(buckets: PlainBuckets, link: BlockingLink) -> Searching:
-    return Searching(buckets, link)
-
-
-def many(count: int, *, start: int = 0, namespaces: int = 1) -> Items:
-    return {(("a", str(n % namespaces)), f"k{n}"): {"n": n} for n in range(start, start + count)}
 
 
 def test_a_search_of_what_is_known_takes_one_round_trip(
@@ -133,15 +100,6 @@ def test_another_life_of_the_buckets_is_read_anew(
     assert len(search("a")) == 12
 
 
-def remove_all(valkey: LocalValkey, buckets: PlainBuckets) -> None:
-    stem = next(iter(buckets.keys.values())).state.partition(b"{")[0]
-    found = valkey.command("KEYS", stem + b"*")
-    assert isinstance(found, list)
-    for key in found:
-        assert isinstance(key, bytes)
-        valkey.command("DEL", key)
-
-
 @pytest.mark.parametrize("items", [3, 20])
 def test_what_is_gone_for_so_long_that_nobody_remembers_is_dropped(
     valkey: LocalValkey,
@@ -173,19 +131,6 @@ def test_what_is_gone_for_so_long_that_nobody_remembers_is_dropped(
     assert listed(lister, link) == []
     valkey.command("ZADD", stem + b"index", 0, b"a\x000\x00")
     assert search("a") == [f"k{items - 1}", "new", "newer"]
-
-
-class Primaries:
-    """Buckets whose answers come from another primary from some round trip on."""
-
-    def __init__(self, buckets: PlainBuckets, *turns: int) -> None:
-        self.buckets = buckets
-        self.turns = turns
-        buckets.answer = self.answer  # type: ignore[method-assign]
-
-    def answer(self, answer: Answer) -> Answer:
-        which = sum(len(self.buckets.rounds) > turn for turn in self.turns)
-        return answer._replace(identity=b"primary %d" % which)
 
 
 def test_another_primary_is_asked_from_the_start(
@@ -259,9 +204,6 @@ def test_several_searches_are_answered_side_by_side(
     assert buckets.rounds == [["news"] * 2 * BUCKETS]
 
 
-# --- items that expire ---------------------------------------------------------------
-
-
 def test_what_has_expired_is_left_out_without_a_word_from_the_server(
     valkey: LocalValkey, buckets: PlainBuckets, link: BlockingLink, search: Searching
 ) -> None:
@@ -274,28 +216,6 @@ def test_what_has_expired_is_left_out_without_a_word_from_the_server(
     assert search("a") == ["kept", "lasting"]
     assert search("a") == ["kept", "lasting"]
     assert [set(names) for names in buckets.rounds] == [{"news"}, {"read"}, {"news"}]
-
-
-def keys_of(valkey: LocalValkey, buckets: PlainBuckets, key: bytes) -> list[bytes]:
-    """The keys of the items of this key."""
-    stem = next(iter(buckets.keys.values())).state.partition(b"{")[0]
-    found = valkey.command("KEYS", stem + b"*:i:*" + key)
-    assert isinstance(found, list)
-    return [name for name in found if isinstance(name, bytes)]
-
-
-def wait_until_gone(valkey: LocalValkey, buckets: PlainBuckets, key: bytes) -> None:
-    for _ in range(1_000):
-        if not keys_of(valkey, buckets, key):
-            return
-        threading.Event().wait(0.01)
-
-
-# --- what has no room ----------------------------------------------------------------
-
-
-def vector(*numbers: float) -> bytes:
-    return np.array(numbers, "<f4").tobytes()
 
 
 @pytest.mark.parametrize(
@@ -405,109 +325,3 @@ def test_a_mirror_that_is_read_anew_is_not_counted_twice(
     for _ in range(3):
         assert len(small("a")) == 15
     assert not small.mirrors.is_large(b"a\0", link.now())
-
-
-# --- damage ----------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("rows_most", [10_000, 1])
-def test_an_item_that_cannot_be_read_is_named(
-    valkey: LocalValkey, buckets: PlainBuckets, link: BlockingLink, rows_most: int
-) -> None:
-    buckets.put(link, many(3))
-    [key] = keys_of(valkey, buckets, b"k1")
-    raw = valkey.command("GET", key)
-    assert isinstance(raw, bytes)
-    valkey.command("SET", key, raw[:-2] + b"xx")
-    search = Searching(buckets, link, rows_most=rows_most)
-    with pytest.raises(CorruptState, match="overwritten") as caught:
-        search("a")
-    assert "k1" in caught.value.key
-    valkey.command("SET", key, raw)
-    assert len(search("a")) == 3
-
-
-# --- listing ---------------------------------------------------------------------------
-
-
-def listed(lister: Lister, link: BlockingLink, **given: Any) -> list[tuple[str, ...]]:
-    [found] = finish(lister.list(link, [ListNamespacesOp(**{"limit": 10_000, **given})]))
-    return found
-
-
-def test_a_listing_of_what_is_known_takes_one_round_trip(
-    buckets: PlainBuckets, link: BlockingLink
-) -> None:
-    names = [("b", str(n)) for n in range(200)]
-    buckets.put(link, {(name, "k"): {} for name in names})
-    lister = Lister(buckets)
-    assert listed(lister, link) == sorted(names)
-    buckets.put(link, {(("a",), "k"): {}, (("b", "7"), "k"): None, (("b", "8"), "other"): {}})
-    buckets.rounds.clear()
-    assert listed(lister, link) == [("a",), *sorted(set(names) - {("b", "7")})]
-    assert buckets.rounds == [["names"] * BUCKETS]
-
-
-def test_namespaces_that_take_many_pages_are_listed_whole(
-    valkey: LocalValkey, buckets: PlainBuckets, link: BlockingLink, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(telling, "PAGE_NAMES", 5)
-    names = [("b", str(n)) for n in range(300)]
-    buckets.put(link, {(name, "k"): {} for name in names})
-    lister = Lister(buckets)
-    assert listed(lister, link) == sorted(names)
-    buckets.put(link, dict.fromkeys([(name, "k") for name in names[:150]]))
-    assert listed(lister, link) == sorted(names[150:])
-    Primaries(buckets, len(buckets.rounds) + 3)
-    buckets.put(link, {(name, "k"): {} for name in names[:150]})
-    for _ in range(3):
-        assert listed(lister, link) == sorted(names)
-    remove_all(valkey, buckets)
-    assert listed(lister, link) == []
-
-
-def test_too_many_namespaces_to_keep_are_read_anew(
-    buckets: PlainBuckets, link: BlockingLink, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(listing, "KEPT_MOST", 5)
-    buckets.put(link, {(("b", str(n)), "k"): {} for n in range(6)})
-    lister = Lister(buckets)
-    for _ in range(2):
-        assert len(listed(lister, link)) == 6
-        assert lister._mirror.namespaces == []
-
-
-def test_a_namespace_of_expired_items_is_not_listed(
-    valkey: LocalValkey, buckets: PlainBuckets, link: BlockingLink, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(listing, "SWEPT_AT_ONCE", 2)
-    brief: Items = {(("a", "brief"), f"k{n}"): {} for n in range(5)}
-    buckets.put(link, brief, ttl_ms=100)
-    buckets.put(link, {(("a", "lasting"), "k"): {}})
-    lister = Lister(buckets)
-    assert listed(lister, link) == [("a", "brief"), ("a", "lasting")]
-    wait_until_gone(valkey, buckets, b"k4")
-    buckets.rounds.clear()
-    assert listed(lister, link) == [("a", "lasting")]
-    assert [set(names) for names in buckets.rounds] == [{"names"}, {"sweep"}] * 3 + [{"names"}]
-
-
-def test_a_server_that_takes_no_writes_is_listed_all_the_same(
-    valkey: LocalValkey, buckets: PlainBuckets, link: BlockingLink
-) -> None:
-    buckets.put(link, {(("a",), "k1"): {}}, ttl_ms=50)
-    buckets.put(link, {(("b",), "k"): {}})
-    wait_until_gone(valkey, buckets, b"k1")
-
-    def refuse(round_: int) -> None:
-        if round_ % 2:
-            raise WriteRejected("its log lags")
-
-    buckets.before = refuse
-    assert listed(Lister(buckets), link) == [("a",), ("b",)]
-
-
-def test_bounds_fit_together() -> None:
-    """A first page travels with the small calls, and no page is larger than pages are."""
-    assert telling.FIRST_BYTES < limits.LARGE_VALUE_BYTES <= telling.PAGE_BYTES
-    assert telling.PAGE_BYTES <= limits.PAGE_BYTES
