@@ -18,7 +18,8 @@ import pytest
 from langgraph_valkey.items import calls, reads
 from langgraph_valkey.items.replaying import BucketReplay
 from langgraph_valkey.link import Script
-from tests.store_world import Broken, Process, World
+from tests.store_truth import Broken
+from tests.store_world import Process, World
 
 STEPS = 80
 KINDS: dict[str, tuple[int, dict[str, Any]]] = {
