@@ -50,7 +50,9 @@ async def copy_thread(core: Checkpoints, link: Link, source: str, target: str) -
                 raise origin.corrupt(why, at.checkpoint_id, origin.keys.state)
             parts = [digest + chunks[digest] for digest in fresh]
             copies.append(core.record_write(at, record, parts))
-            copies += [core.task_write(at, writes.unstamped(stored)) for stored in pending]
+            # They count by their stamps, which a replay restored, and not as they came.
+            came = sorted(pending, key=writes.stamp_of)
+            copies += [core.task_write(at, writes.unstamped(stored)) for stored in came]
         await core.store_all(link, goal, copies)
 
 

@@ -63,7 +63,7 @@ def take(state: State) -> State:
         "order": Order("1001", 4500),
         "log": ["take"],
         "plain": "text",
-        "figure": 2.0,
+        "figure": 1e22,  # JSON makes an integer of it.
     }
 
 

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import sqlite3
+import sys
 from contextlib import closing
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pytest
+from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple
 from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
+from langgraph_valkey.boundary.carrying import Cargo
 from langgraph_valkey.errors import ConfigurationError, Unreachable
 from langgraph_valkey.local.node import free_ports
+from langgraph_valkey.moving import thread_file
+from langgraph_valkey.moving.cargo import Reckoning
 from langgraph_valkey.moving.copying import Copying
 from langgraph_valkey.moving.homes import Home
 from langgraph_valkey.moving.ledger import Ledger
-from langgraph_valkey.moving.opaque import NotCarried
+from langgraph_valkey.moving.opaque import NotCarried, Opaque
 from langgraph_valkey.moving.opening import home_of, open_home, pair
+from tests.faces import checkpoint, config, metadata, numbered_id
 from tests.moving_ground import (
     THREADS,
     Places,
@@ -98,3 +106,64 @@ def test_an_outage_of_aws_s_saver_is_no_empty_thread(places: Places) -> None:
             opened.cargo("t", at)
         with pytest.raises(NotCarried, match="pattern"):
             opened.delete("t*")
+
+
+class Theirs(JsonPlusSerializer):
+    """A serializer of somebody's own."""
+
+    def dumps_typed(self, obj: Any) -> tuple[str, bytes]:
+        kind, data = super().dumps_typed(obj)
+        return f"their {kind}", data
+
+    def loads_typed(self, data: tuple[str, bytes]) -> Any:
+        return super().loads_typed((data[0].removeprefix("their "), data[1]))
+
+
+def test_both_sides_need_the_same_serializer(places: Places) -> None:
+    origin, goal = InMemorySaver(serde=Theirs()), InMemorySaver(serde=Theirs())
+    fill(origin, "t")
+    given = {"shop:one": origin, "shop:other": goal, "shop:plain": InMemorySaver()}
+    with pytest.raises(ConfigurationError, match="serializer Theirs"):
+        pair("shop:one", "shop:plain", given.__getitem__)
+    ends = pair("shop:one", "shop:other", given.__getitem__)
+    assert Copying(*ends, Ledger(None, ("a", "b"))).verify().verified == ["t"]
+    assert whole(goal, "t") == whole(origin, "t")
+    with pytest.raises(NotCarried, match="only the program knows"):
+        thread_file.write(home_of(origin, name="shop:one", writes=False), "t", BytesIO())
+
+
+def test_what_is_no_checkpointer(places: Places) -> None:
+    with pytest.raises(ConfigurationError, match="shop:seven is a int"):
+        home_of(7, name="shop:seven", writes=False)
+    looping = InMemorySaver()
+    looping.loop = None  # type: ignore[attr-defined]
+    for saver in (looping, BaseCheckpointSaver[str]()):
+        with pytest.raises(ConfigurationError, match="belongs to an event loop"):
+            home_of(saver, name="shop:saver", writes=False)
+
+
+def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    for place, module, said in (
+        ("postgresql://h/d", "langgraph.checkpoint.postgres", "langgraph-checkpoint-postgres"),
+        ("sqlite:///x.db", "langgraph.checkpoint.sqlite", "langgraph-checkpoint-sqlite"),
+        ("aws+valkey://h", "langgraph_checkpoint_aws", "langgraph-checkpoint-aws"),
+    ):
+        monkeypatch.setitem(sys.modules, module, None)
+        with pytest.raises(ConfigurationError, match=f"pip install '{said}"):
+            open_home(place, nothing_is_named)
+
+
+def test_prints_are_of_what_every_saver_can_give_back() -> None:
+    """Old releases noted writes in metadata, which PostgresSaver drops; it drops NULs, too."""
+
+    def printed(about: dict[str, Any], value: Any) -> dict[Any, bytes]:
+        made, _ = checkpoint(numbered_id(1), {"plain": value})
+        reckoning = Reckoning(Opaque())
+        found = CheckpointTuple(config("t", "", numbered_id(1)), made, metadata(1, **about))
+        reckoning.add(Cargo(found, []))
+        return reckoning.prints
+
+    expected = printed({"note": "ab", "pair": [1, 2]}, 10**17)
+    assert printed({"note": "a\0b", "writes": {"x": 1}, "pair": (1, 2)}, 1e17) == expected
+    assert printed({"note": "ab", "pair": [1, 3]}, 10**17) != expected
+    assert printed({"note": "ab", "pair": [1, 2]}, 10**17 + 1) != expected

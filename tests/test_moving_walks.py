@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 from langgraph.checkpoint.sqlite import SqliteSaver
 
-from langgraph_valkey.errors import ConfigurationError
+from langgraph_valkey.errors import ConfigurationError, Unreachable
+from langgraph_valkey.keys import thread_keys
 from langgraph_valkey.local import LocalValkey
 from langgraph_valkey.moving.ledger import Ledger
 from langgraph_valkey.moving.our_homes import RawHome
+from tests.faces import checkpoint, config, metadata, numbered_id
 from tests.moving_ground import (
     Move,
     Places,
@@ -171,3 +175,126 @@ def test_a_ledger_is_of_one_migration_at_a_time(tmp_path: Path) -> None:
     path.write_bytes(os.urandom(4096))
     with pytest.raises(ConfigurationError, match="something else"):
         Ledger(path, ("a", "b"))
+
+
+# --- what else may happen ----------------------------------------------------------------------
+
+
+def test_writes_on_the_last_checkpoint_come_with_the_next_walk(places: Places) -> None:
+    origin, goal, before = fresh(places, "sqlite")
+    move = Move(origin, goal)
+    move.copying.catch_up()
+    before.put_writes(head_of(before, "t").config, [("plain", "late")], "task", "path")
+    assert move.copying.catch_up().copied == ["t"]
+    move.close()
+    assert whole(places.saver(goal), "t") == whole(before, "t")
+
+
+def test_what_others_changed_is_not_deleted_with_the_source(places: Places) -> None:
+    origin, goal, before = fresh(places)
+    move = Move(origin, goal)
+    move.copying.catch_up()
+    after = places.saver(goal)
+    turn(after, "t")
+    before.delete_thread("t")
+    walk = move.copying.catch_up()
+    move.close()
+    assert (walk.taken, walk.deleted) == (["t"], [])
+    assert whole(after, "t")
+
+
+def test_a_thread_that_was_cut_off_in_the_middle_goes_on(
+    places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What stands at the target then is this migration's own."""
+    origin, goal, before = fresh(places, "sqlite")
+    move = Move(origin, goal)
+    put: Callable[..., Any] = SqliteSaver.put
+    left = [3]
+
+    def breaking(self: Any, *given: Any) -> Any:
+        left[0] -= 1
+        if not left[0]:
+            raise sqlite3.OperationalError("disk I/O error")
+        return put(self, *given)
+
+    monkeypatch.setattr(SqliteSaver, "put", breaking)
+    with pytest.raises(Unreachable, match="OperationalError"):
+        move.copying.catch_up()
+    assert move.ends[1].addresses("t")
+    assert move.copying.verify().verified == ["t"]
+    move.close()
+    assert whole(places.saver(goal), "t") == whole(before, "t")
+
+
+def test_damage_at_the_source_is_no_reason_to_stop(places: Places, valkey: LocalValkey) -> None:
+    origin, goal, before = fresh(places)
+    fill(before, "fine", "torn")
+    prefix = origin.partition("key_prefix=")[2]
+    states = {thread: thread_keys(prefix, thread).state for thread in ("t", "torn")}
+    fields: Any = {thread: valkey.command("HKEYS", state) for thread, state in states.items()}
+    valkey.command("HDEL", states["t"], *(name for name in fields["t"] if name[:1] == b"c"))
+    record = next(name for name in fields["torn"] if name[:1] == b"r")
+    valkey.command("HSET", states["torn"], record, b"\x01" * 80)
+    walk = Move(origin, goal).whole()
+    assert walk.verified == ["fine"]
+    assert "its chunk" in walk.failed["t"]
+    assert "checksum does not fit" in walk.failed["torn"]
+
+
+def test_aws_s_saver_lists_nothing_twice(places: Places) -> None:
+    origin, goal, before = fresh(places, "aws")
+    move = Move(origin, goal)
+    for _ in range(2):
+        turn(before, "t", approved=True)
+        move.copying.catch_up()
+    move.close()
+    saver: Any = places.saver(goal)
+    ids = saver.client.lrange("thread:{t}:", 0, -1)
+    assert len(ids) == len(set(ids)) > 3
+    assert head_of(saver, "t").checkpoint["id"] == head_of(before, "t").checkpoint["id"]
+
+
+def test_the_head_of_aws_s_saver_is_what_was_put_last(places: Places) -> None:
+    origin, goal = places.make("aws"), places.make("ours")
+    saver = places.saver(origin)
+    parent, _ = checkpoint(numbered_id(1), {"plain": "1"})
+    for number in (1, 3, 2):
+        made, versions = checkpoint(numbered_id(number), {"plain": str(number)}, parent=parent)
+        saver.put(config("t", "", numbered_id(1)), made, metadata(number), versions)
+    assert Move(origin, goal).whole().verified == ["t"]
+    assert head_of(places.saver(goal), "t").checkpoint["id"] == numbered_id(2)
+
+
+def test_a_database_that_is_copied_from_is_not_changed(places: Places) -> None:
+    origin, goal = places.make("sqlite"), places.make("ours")
+    path = Path(origin.removeprefix("sqlite:///"))
+    with closing(sqlite3.connect(path, check_same_thread=False)) as database:
+        fill(SqliteSaver(database), "t")
+        database.execute("PRAGMA journal_mode = DELETE")
+    before = path.read_bytes()
+    assert Move(origin, goal).whole().verified == ["t"]
+    assert path.read_bytes() == before
+    assert [each.name for each in path.parent.glob(f"{path.name}*")] == [path.name]
+
+
+def test_writes_count_by_their_stamps(places: Places, valkey: LocalValkey) -> None:
+    """A replay that came late restored an earlier one behind a later one."""
+    origin, goal, before = fresh(places)
+    head = head_of(before, "t")
+    for answer in ("first", "second"):
+        before.put_writes(head.config, [("__resume__", answer)], "task")
+    state = thread_keys(origin.partition("key_prefix=")[2], "t").state
+    field = b"x\0" + head.checkpoint["id"].encode()
+    entries: Any = valkey.command("HGET", state, field)
+    swapped = entries[:-32] + entries[-16:] + entries[-32:-16]
+    # Of another writer, whose number does not tell which of the two was earlier.
+    stranger = b"\xff" * 8 + swapped[-8:]
+    stored: Any = valkey.command("HGET", state, b"w" + swapped[-16:])
+    valkey.command("HSET", state, b"w" + stranger, stored, field, swapped[:-16] + stranger)
+    assert ("task", "__resume__", "second") in (head_of(before, "t").pending_writes or [])
+    assert Move(origin, goal).whole().verified == ["t"]
+    after = places.saver(goal)
+    assert ("task", "__resume__", "second") in (head_of(after, "t").pending_writes or [])
+    before.copy_thread("t", "copy")
+    assert ("task", "__resume__", "second") in (head_of(before, "copy").pending_writes or [])

@@ -121,15 +121,17 @@ def of_slots(survey: Survey) -> Finding | None:
         return None
     spans = [span for shard in survey.shards for span in shard.slots]
     covered = sum(last - first + 1 for first, last in spans)
-    state = survey.about.get("cluster_state", "ok")
-    failing = int(survey.about.get("cluster_slots_fail", 0) or 0)
-    if covered == SLOTS and state == "ok" and not failing:
+    views = {node.address: node.view for node in _nodes(survey) if node.view}
+    served = {at: int(view.get("cluster_slots_ok") or SLOTS) for at, view in views.items()}
+    failing = [at for at, view in views.items() if view.get("cluster_state", "ok") != "ok"]
+    least = min([covered, *served.values()])
+    if least == SLOTS and not failing:
         return Finding("slots", "ok", f"all {SLOTS} slots are served")
+    who = ", ".join([*failing, *(at for at, many in served.items() if many < SLOTS)])
     return Finding(
         "slots",
         "problem",
-        f"{covered} of {SLOTS} slots have a primary, {failing} of them one that failed; the "
-        f"cluster's state is {state}",
+        f"{least} of {SLOTS} slots are served" + (f", as {who} sees it" if who else ""),
         "threads in the others can't be read or written",
         "wait for the failover; bring the lost nodes back, or deal the slots to others",
     )

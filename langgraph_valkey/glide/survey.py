@@ -1,7 +1,7 @@
 """Looking a cluster over, node by node, by plain commands.
 
 Each question is put to each node by itself and bounded by the request timeout; what a node
-does not answer, or does not let this user ask, is noted and no reason to stop.
+does not answer, or does not let this user ask, is no reason to stop.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ class Node:
         shard: Which shard it belongs to, by number.
         leads: Whether it is the shard's primary.
         info: Its INFO; empty if it told nothing.
+        view: Its CLUSTER INFO: each node has a view of its own.
         offset_s: How far its clock is ahead of this machine's; None if not known.
         trouble: Why it told nothing; "" if it did.
     """
@@ -41,6 +42,7 @@ class Node:
     shard: int
     leads: bool
     info: Mapping[str, str] = field(default_factory=dict)
+    view: Mapping[str, str] = field(default_factory=dict)
     offset_s: float | None = None
     trouble: str = ""
 
@@ -80,16 +82,12 @@ class Survey:
     Attributes:
         in_cluster: Whether the server runs in cluster mode.
         shards: Its shards; one for a server without cluster mode.
-        about: CLUSTER INFO; empty if not told.
         has_search: Whether there is a search module; None if not told.
-        refused: What this user may not ask, and how that was put.
     """
 
     in_cluster: bool
     shards: tuple[Shard, ...]
-    about: Mapping[str, str]
     has_search: bool | None
-    refused: Mapping[str, str]
 
     @property
     def primaries(self) -> tuple[Node, ...]:
@@ -137,7 +135,6 @@ class _Looking:
     def __init__(self, client: Any, settings: ConnectionSettings) -> None:
         self._client = client
         self._settings = settings
-        self._refused: dict[str, str] = {}
 
     def all(self) -> Survey:
         try:  # The one question that every user may ask, and every server answers.
@@ -145,14 +142,13 @@ class _Looking:
         except GlideError as error:
             raise translate(error, writes=False) from error
         in_cluster = self._settings.cluster_mode
-        about = _fields(self._asked("CLUSTER INFO")) if in_cluster else {}
         shards = self._shards() if in_cluster else ()
         if not shards:
             host, port = self._settings.addresses[0]
             shards = (Shard((), (self._node(host, port, 0, leads=True),)),)
         search = self._asked("COMMAND INFO FT._LIST")
         has_search = None if search is None else any(search)
-        return Survey(in_cluster, shards, about, has_search, self._refused)
+        return Survey(in_cluster, shards, has_search)
 
     def _do(self, words: list[str], at: tuple[str, int] | None = None) -> Any:
         if not self._settings.cluster_mode:
@@ -160,12 +156,11 @@ class _Looking:
         route = RandomNode() if at is None else ByAddressRoute(*at)
         return self._client.custom_command(words, route=route)
 
-    def _asked(self, command: str) -> Any:
-        """A reply, or None with a note why there is none."""
+    def _asked(self, command: str, at: tuple[str, int] | None = None) -> Any:
+        """A reply; None if there is none, or this user may not ask."""
         try:
-            return self._do(command.split())
-        except GlideError as error:
-            self._refused[command] = str(translate(error, writes=False))
+            return self._do(command.split(), at)
+        except GlideError:
             return None
 
     def _shards(self) -> tuple[Shard, ...]:
@@ -191,17 +186,18 @@ class _Looking:
             info = _fields(self._do(["INFO", *SECTIONS], (host, port)))
         except GlideError as error:
             return Node(host, port, shard, leads, trouble=str(translate(error, writes=False)))
-        return Node(host, port, shard, leads, info, self._offset_s((host, port)))
+        in_cluster = self._settings.cluster_mode
+        view = _fields(self._asked("CLUSTER INFO", (host, port))) if in_cluster else {}
+        return Node(host, port, shard, leads, info, view, self._offset_s((host, port)))
 
     def _offset_s(self, at: tuple[str, int]) -> float | None:
         """How far a node's clock is ahead, judged by the middle of the question."""
         before_s = time.time()
-        try:
-            seconds, micros = self._do(["TIME"], at)
-        except GlideError as error:
-            self._refused["TIME"] = str(translate(error, writes=False))
-            return None
+        found = self._asked("TIME", at)
         after_s = time.time()
+        if found is None:
+            return None
+        seconds, micros = found
         return int(seconds) + int(micros) / 1e6 - (before_s + after_s) / 2
 
 

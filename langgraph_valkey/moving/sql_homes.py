@@ -50,6 +50,9 @@ _LITE_MARK = (
     "SELECT * FROM checkpoints WHERE thread_id = ? ORDER BY checkpoint_ns, checkpoint_id",
     "SELECT * FROM writes WHERE thread_id = ? ORDER BY checkpoint_ns, checkpoint_id, task_id, idx",
 )
+_LARGE = 2**63
+"""Integers from here on are none of msgpack's."""
+
 _THREADS = "SELECT DISTINCT thread_id FROM checkpoints"
 
 
@@ -104,6 +107,14 @@ class PostgresHome(_SqlHome):
     addresses_query = _PG_ADDRESSES
     writes_query = _PG_WRITES
 
+    def cargo(self, thread: str, at: Address) -> Cargo | None:
+        """See `SaverHome.cargo`."""
+        cargo = super().cargo(thread, at)
+        if cargo is not None:
+            values = cargo.found.checkpoint["channel_values"]
+            values.update({name: _restored(value) for name, value in values.items()})
+        return cargo
+
     def rows(self, query: str, *given: str) -> list[Sequence[Any]]:
         """See `_SqlHome.rows`."""
         saver: Any = self.saver
@@ -133,6 +144,12 @@ class SqliteHome(_SqlHome):
         found = [row for query in _LITE_MARK for row in self.rows(query, thread)]
         told = repr(found).encode("utf-8", "surrogatepass")
         return hashlib.blake2b(told, digest_size=16).hexdigest() if found else ""
+
+
+def _restored(value: Any) -> Any:
+    """A large float, of which JSON made an integer that no other saver can store."""
+    is_large = type(value) is int and abs(value) >= _LARGE
+    return float(value) if is_large and int(float(value)) == value else value
 
 
 @contextmanager
