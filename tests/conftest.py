@@ -30,6 +30,7 @@ from tests.rag_ground import caches, call  # noqa: F401 - fixtures
 from tests.search_ground import searching  # noqa: F401 - fixtures
 from tests.searching_ground import buckets, link, search  # noqa: F401 - fixtures
 from tests.store_ground import near, server_url, store, stores  # noqa: F401 - fixtures
+from tests.store_replay_ground import world  # noqa: F401 - fixtures
 
 LEAVING_S = 60
 """How long the process may take to end after its last test."""
