@@ -22,9 +22,15 @@ def assemble(package: str, name: str, shared: tuple[str, ...], flags: str) -> Sc
         shared: Files of that folder to put before it; "identity" is this module's.
         flags: What it may do: the flags of its ``#!lua`` line, such as ``flags=no-writes``.
     """
-    texts = [_text(__package__ if each == "identity" else package, each) for each in shared]
-    return Script(name, f"#!lua {flags}\n" + "\n".join([*texts, _text(package, name)]))
+    texts = [text_of(__package__ if each == "identity" else package, each) for each in shared]
+    return Script(name, f"#!lua {flags}\n" + "\n".join([*texts, text_of(package, name)]))
 
 
-def _text(package: str, name: str) -> str:
+def text_of(package: str, name: str) -> str:
+    """A file of Lua, as it is.
+
+    Args:
+        package: The package whose folder holds it.
+        name: The file, without ``.lua``.
+    """
     return (files(package) / f"{name}.lua").read_text("utf-8")

@@ -14,6 +14,7 @@ from langgraph_valkey.errors import ConfigurationError, CorruptState, LanggraphV
 from langgraph_valkey.items import calls, names
 from langgraph_valkey.items.durable import Durables, PrimaryOf
 from langgraph_valkey.items.telling import Name
+from langgraph_valkey.items.together import Together
 from langgraph_valkey.keys import ThreadKeys, to_text
 from langgraph_valkey.known import Known
 from langgraph_valkey.link import Call, Link, Reply
@@ -148,8 +149,9 @@ class Buckets:
         return [found[at] for at in range(len(asked))]
 
     async def _send(self, link: Link, asked: Sequence[Call]) -> list[Reply]:
+        together = Together(asked)
         try:
-            return await link.send(asked)
+            return together.replies(await link.send(together.calls))
         except LanggraphValkeyError as error:
             self.raise_foreign(error, asked[0].keys[0] if len(asked) == 1 else None)
             raise
