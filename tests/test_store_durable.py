@@ -11,19 +11,15 @@ from pathlib import Path
 import pytest
 from langgraph.store.base import GetOp, PutOp
 
-from langgraph_valkey import (
-    ConfigurationError,
-    DurablePut,
-    Unreachable,
-    ValkeyStore,
-)
-from langgraph_valkey.items import durable, tending
+from langgraph_valkey import ConfigurationError, DurablePut, Unreachable, ValkeyStore, limits
+from langgraph_valkey.items import committing, durable, tending
 from langgraph_valkey.items.memories import Step, kept, operation, reach
 from langgraph_valkey.items.names import bucket_keys, item_name, pack_namespace, told
 from langgraph_valkey.items.records import pack
+from langgraph_valkey.link import finish
 from langgraph_valkey.local import LocalValkey
 from langgraph_valkey.operations import Status
-from langgraph_valkey.primary.memories import Memory
+from langgraph_valkey.primary.memories import Memory, bucket_key
 from tests.durable_ground import BUCKET, Ground, Keys, bring, die_between, look
 from tests.failover_ground import until
 from tests.store_ground import NS, StoreFace, opened
@@ -298,6 +294,11 @@ async def test_an_outage_of_the_primary_store_stops_durable_puts_alone(
         await each.delete(NS, "passing")
     assert len(caplog.records) == 2  # One for each process.
     assert len(lasting.asked) == asked + 2
+    monkeypatch.setattr(time, "monotonic", lambda now=time.monotonic: now() + 5.0)
+    monkeypatch.setattr(durable, "AWAY_S", 0.0)
+    for each in (face, late):
+        assert await each.value("k") == {"n": 1}
+    assert len(lasting.asked) == asked + 4
     store_keys.lose()
     assert await face.value("k") is None
     with pytest.raises(Unreachable):
@@ -305,7 +306,6 @@ async def test_an_outage_of_the_primary_store_stops_durable_puts_alone(
     lasting.is_away = False
     await look(face)
     assert await face.value("k") == {"n": 1}
-    monkeypatch.setattr(time, "monotonic", lambda now=time.monotonic: now() + durable.AWAY_S)
     assert await late.value("k") == {"n": 1}
     assert len(caplog.records) == 2
 
@@ -321,6 +321,28 @@ async def test_a_read_does_not_wait_for_ever(
         await face.value("k")
     monkeypatch.setattr(durable, "COMPLETE_S", 10.0)
     assert await face.value("k") == {"n": 1}
+
+
+async def test_a_primary_that_others_have_seen_replaced(
+    lasting: Ground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is no more believed than another one that was; until it must be that it is back."""
+    monkeypatch.setattr(limits, "FORMER_S", 0.4)
+    monkeypatch.setattr(committing, "COMPLETE_S", 1.0)
+    face = lasting.open()
+    await face.put(NS, "k", {"n": 1}, durable=True)
+    assert await face.value("k") == {"n": 1}
+    finish(lasting.primary.blocking.enter(bucket_key(lasting.space, BUCKET), "f" * 40))
+    late = lasting.open()
+    began_s = time.monotonic()
+    assert await late.value("k") == {"n": 1}
+    assert time.monotonic() - began_s > 0.4
+    for each in (face, late):
+        with pytest.raises(Unreachable, match=r"others have seen replaced.*are recorded"):
+            await each.put(NS, "k", {"n": 2}, durable=True)
+    monkeypatch.setattr(durable, "MOVED_BACK_S", 0.0)
+    await late.put(NS, "k", {"n": 3}, durable=True)
+    assert await face.value("k") == {"n": 3}
 
 
 async def test_many_at_once(lasting: Ground, store_keys: Keys) -> None:

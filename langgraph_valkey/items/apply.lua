@@ -34,11 +34,7 @@ local function change(op)
     bury(op, here, grave, 'D', STAMP)
     return 's' .. STAMP .. NEVER .. NEVER .. NEVER
   end
-  local deadline = tonumber(sub(op.text, 50, 65))
-  if deadline > 0 and deadline <= NOW_MS then
-    bury(op, here, grave, 'E', STAMP)
-    return 'l'
-  end
+  local deadline = tonumber(sub(op.text, 50, 65)) -- If that is over, it has expired at once.
   local born, created = sub(op.text, 18, 33), sub(op.text, 34, 49)
   if tonumber(created) > tonumber(STAMP) then created = STAMP end
   if here then born, created = sub(here, 17, 32), sub(here, 33, 48) end
