@@ -17,8 +17,6 @@ from langgraph.store.base import BaseStore, Item, Op, Result, SearchItem
 from benchmarks.faces import FaceName
 
 Namespace = tuple[str, ...]
-LEAST = 3
-"""Calls that are timed, however long they take."""
 
 
 class Stored(Protocol):
@@ -135,8 +133,8 @@ async def timed(
     Args:
         call: Makes a call, given its number.
         count: How many.
-        budget_s: After this no more are made, once there are `LEAST`: some stores take
-            seconds for what others do in a millisecond.
+        budget_s: After this no more are made: some stores take seconds for what others do
+            in a millisecond.
         before: What has to happen before each call, and is not timed.
     """
     spent_s: list[float] = []
@@ -151,7 +149,7 @@ async def timed(
             await call(number)
             ended = time.perf_counter()
             spent_s.append(ended - started)
-            if ended - began > budget_s and len(spent_s) >= LEAST:
+            if ended - began > budget_s:
                 break
     finally:
         gc.enable()

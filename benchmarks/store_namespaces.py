@@ -25,7 +25,7 @@ from benchmarks.store_right import Oracle, fits
 GOAL = Goal(20, "nothing")
 SPACES, SPACES_QUICK = 10_000, 2_000
 WARM_UP = 5
-LISTINGS, LISTINGS_QUICK = 50, 10
+LISTINGS, LISTINGS_QUICK = 30, 10
 ROUNDS, ROUNDS_QUICK = 11, 2
 BUDGET_S = 1.0
 

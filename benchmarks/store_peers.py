@@ -25,18 +25,25 @@ EVERYONE = (MEMORY, POSTGRES, AWS, REDIS)
 ON_VALKEY = (AWS, REDIS)
 
 
-def ours(servers: Servers, face: FaceName, prefix: str, **settings: Any) -> Contender:
+def ours(
+    servers: Servers,
+    face: FaceName,
+    prefix: str,
+    server: ValkeyStore | None = None,
+    **settings: Any,
+) -> Contender:
     """Our store with its defaults and a name for its connections, on a cluster.
 
     Args:
         servers: What it stores to.
         face: How it will be called.
         prefix: Of its keys.
+        server: Which of those; the usual one if not given.
         **settings: Arguments of its own.
     """
     from langgraph_valkey.store import ValkeyStore as Ours
 
-    server = servers.valkey(cluster=True)
+    server = server or servers.valkey(cluster=True)
     store = Ours(server.url, client_name=OURS, key_prefix=prefix, **settings)
     opened = async_stored(store) if face == "async" else stored(store)
     return Contender(OURS, "ours", face, True, server, opened)

@@ -6,15 +6,17 @@ reads everything, has a row of its own, and so has a search after another proces
 an item.
 
 By likeness those are compared that need no module of a server for it. Vectors come from a
-table: a model's time is left out.
+table: a model's time is left out. What ours takes where a prefix is too large to be held at
+hand, with a search module and without one, is shown beside it.
 """
 
 from __future__ import annotations
 
 import random
 import statistics
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 from langchain_core.embeddings import Embeddings
@@ -22,12 +24,14 @@ from langgraph.store.base import IndexConfig, PutOp, SearchOp
 from langgraph.store.memory import InMemoryStore
 
 from benchmarks import store_peers
-from benchmarks.faces import FACES, FaceName, Opened
+from benchmarks.contenders import tell
+from benchmarks.faces import FACES, Contender, FaceName, Opened
 from benchmarks.figures import Figure, Goal, take_turns
 from benchmarks.session import Session
 from benchmarks.store_faces import timed
 from benchmarks.store_items import FOUND, fill, key, namespaces, puts, value
 from benchmarks.store_right import Oracle, fits
+from langgraph_valkey import limits
 
 GOAL = Goal(2, "nothing")
 ITEMS, ITEMS_QUICK = 10_000, 2_000
@@ -55,6 +59,8 @@ ALIKE: dict[str, dict[str, Any]] = {
     },
 }
 DIMENSION = 384
+AT_HAND = 100
+"""Items that a process may hold, where the prefix has to be too large."""
 
 
 def measure(session: Session) -> list[Figure]:
@@ -94,15 +100,43 @@ def _by_likeness(
     index: IndexConfig = {"dims": DIMENSION, "embed": Table(), "fields": ["text"]}
     ours = store_peers.ours(session.servers, face, session.new_thread(), index=index)
     memory = store_peers.in_memory(face, InMemoryStore(index=index))
+    query = ALIKE["alike"]
     with session.opened([ours, memory], figure) as opened:
         _fill(session, figure, opened, filling)
         for name, how in ALIKE.items():
             case = figure.case(f"{name}, {face}", "ms", GOAL)
-            found = [
-                {item.key for item in who.run(who.saver.search(SPACE, **how))} for who in opened
-            ]
-            assert found[0] == found[1], f"{case.name}: other items than InMemoryStore's"
+            mine, right = (_found(who, how) for who in opened)
+            assert mine == right, f"{case.name}: other items than InMemoryStore's"
             _time(session, figure, case.name, opened, how)
+        right = _found(opened[1], query)
+    for name, large in _too_large(session, face, index):
+        with session.opened([large], figure) as opened:
+            _fill(session, figure, opened, filling)
+            assert _found(opened[0], query) == right, f"{name}: other items than InMemoryStore's"
+            _time(session, figure, f"alike, too large to hold, {name}, {face}", opened, query)
+
+
+def _found(who: Opened, how: dict[str, Any]) -> set[str]:
+    """Keys of what is found."""
+    return {item.key for item in who.run(who.saver.search(SPACE, **how))}
+
+
+def _too_large(
+    session: Session, face: FaceName, index: IndexConfig
+) -> Iterator[tuple[str, Contender]]:
+    """Ours with next to no room in its process."""
+    with patch.object(limits, "MIRROR_ROWS", AT_HAND):
+        prefix = session.new_thread()
+        yield "walked over", store_peers.ours(session.servers, face, prefix, index=index)
+        try:
+            server = session.servers.searching(cluster=True)
+        except ImportError as error:
+            tell(f"the server's index is left out, as there is no search module: {error}")
+            return
+        settings: dict[str, Any] = {"index": index, "protocol": 2}
+        prefix = session.new_thread()
+        ours = store_peers.ours(session.servers, face, prefix, server, **settings)
+        yield "by the server's index", ours
 
 
 def _fill(
