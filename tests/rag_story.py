@@ -52,8 +52,7 @@ MOMENT_S = 0.01
 """How long an entry lives that is not stored for ever."""
 
 MEMORY = Path("/dev/shm")
-"""Where the primary store's file is kept, if there is such a place: a story is not about disks,
-and most of its time would be theirs."""
+"""Where the primary store's file is kept, if there is such a place: disks would take the time."""
 
 SLACK_S = 0.002
 """The server's clock counts milliseconds, and is not ours."""
@@ -145,6 +144,11 @@ class Judge:
             self._stored.setdefault((draft.scope, draft.question), set()).add(number)
             if ttl_s is not None:
                 self._expires_s[number] = time.monotonic() + ttl_s
+
+    def there(self) -> list[tuple[Scope, str]]:
+        """Of what something was stored."""
+        with self._lock:
+            return list(self._stored)
 
     def doomed(self, scope: Scope, question: str) -> set[int]:
         """The entries that a `delete` which begins now deletes."""
@@ -281,7 +285,10 @@ class Story:
         self.judge.end(mark, was)
 
     def _delete(self, cache: SemanticCache, scope: Scope) -> None:
+        there = self.judge.there()
         question = self.draw.choice(QUESTIONS)
+        if there and self.draw.random() < 0.8:
+            scope, question = self.draw.choice(there)
         doomed = self.judge.doomed(scope, question)
         cache.delete(question, scope)
         self.judge.delete(doomed)
