@@ -24,18 +24,18 @@ from tests.failover_ground import new_prefix
 from tests.store_ground import opened
 from tests.store_oracle import DIMENSION, Counting, Oracle, seen
 
-LABELS = st.sampled_from(["a", "b", "{b}", "*", "\0", "é"])
-PREFIXES = st.lists(LABELS, max_size=3).map(tuple)
 NAMESPACES = st.sampled_from([("a",), ("a", "b"), ("a", "{b}"), ("a", "b", "*"), ("b", "\0", "é")])
-KEYS = st.sampled_from(["k", "k2", "{k}", "k\0", "ключ", ""])
-TEXTS = st.lists(st.sampled_from(["red", "green", "blue", "and"]), max_size=3).map(" ".join)
-PLAIN = st.none() | st.booleans() | st.integers(0, 3) | st.sampled_from([1.5, "2", "red"])
+LABELS = st.sampled_from(["a", "a", "b", "{b}", "*", "\0", "é"])
+PREFIXES = st.sampled_from([(), (), ("a",), ("a", "b")]) | NAMESPACES
+PATHS = st.lists(LABELS, min_size=1, max_size=3).map(tuple) | NAMESPACES
+KEYS = st.sampled_from(["k", "{k}", "k\0", "ключ", ""])
+TEXTS = st.sampled_from(["red", "red", "green", "blue and", "red and green", "and", ""])
+PLAIN = st.sampled_from([1, 1, 2, 2, None, True, 1.5, "2", "red"])
 VALUES = st.fixed_dictionaries(
-    {},
+    {"n": PLAIN},
     optional={
         "text": TEXTS,
         "more": st.lists(TEXTS, max_size=2),
-        "n": PLAIN,
         "deep": st.dictionaries(st.sampled_from(["x", "y"]), PLAIN | st.lists(PLAIN, max_size=2)),
     },
 )
@@ -45,41 +45,35 @@ COMPARISONS = st.dictionaries(
 CONDITIONS = (
     PLAIN | COMPARISONS | st.dictionaries(st.sampled_from(["$eq", "$ne"]), PLAIN, min_size=1)
 )
-FILTERS = st.fixed_dictionaries(
-    {},
-    optional={
-        "n": CONDITIONS,
-        "text": TEXTS,
-        "more": st.lists(CONDITIONS, max_size=2),
-        "deep": st.fixed_dictionaries({}, optional={"x": CONDITIONS, "y": st.lists(PLAIN)}),
-    },
+FILTERS = (
+    st.fixed_dictionaries({"n": CONDITIONS})
+    | st.fixed_dictionaries({"n": COMPARISONS, "text": TEXTS})
+    | st.fixed_dictionaries({"text": TEXTS | st.fixed_dictionaries({"$ne": TEXTS})})
+    | st.fixed_dictionaries({"more": st.lists(TEXTS | CONDITIONS, max_size=2)})
+    | st.fixed_dictionaries({"deep": st.fixed_dictionaries({}, optional={"x": CONDITIONS})})
 )
-PUTS = st.builds(
-    PutOp,
-    NAMESPACES,
-    KEYS,
-    VALUES | VALUES | st.none(),
-    st.sampled_from([None, None, False, ["more[*]", "n"]]),
-    ttl=st.none(),
-)
+INDEXES = st.sampled_from([None, None, False, ["more[*]", "n"]])
+STORES = st.builds(PutOp, NAMESPACES, KEYS, VALUES, INDEXES, ttl=st.none())
+DELETES = st.builds(PutOp, NAMESPACES, KEYS, st.none(), ttl=st.none())
 SEARCHES = st.builds(
     SearchOp,
-    PREFIXES | NAMESPACES,
+    PREFIXES,
     st.none() | FILTERS,
-    st.integers(0, 6) | st.just(100),
-    st.integers(0, 3),
+    st.sampled_from([100, 100, 10, 3, 1, 0]),
+    st.sampled_from([0, 0, 0, 1, 3]),
     st.sampled_from([None, None, "red", "green blue", "and and red", ""]),
 )
-MATCHES = st.builds(MatchCondition, st.sampled_from(["prefix", "suffix"]), PREFIXES)
+MATCHES = st.builds(MatchCondition, st.sampled_from(["prefix", "suffix"]), PATHS)
 LISTINGS = st.builds(
     ListNamespacesOp,
     st.none() | st.lists(MATCHES, max_size=2).map(tuple),
-    st.none() | st.integers(0, 3),
-    st.integers(0, 4) | st.just(100),
-    st.integers(0, 2),
+    st.sampled_from([None, None, 1, 2, 0]),
+    st.sampled_from([100, 100, 2, 1, 0]),
+    st.sampled_from([0, 0, 0, 1, 2]),
 )
 GETS = st.builds(GetOp, NAMESPACES, KEYS)
-BATCHES = st.lists(PUTS | PUTS | GETS | SEARCHES | LISTINGS, min_size=1, max_size=8)
+BATCHES = st.lists(STORES | DELETES | GETS | SEARCHES | LISTINGS, min_size=2, max_size=10)
+FILLINGS = st.lists(STORES, min_size=15, max_size=30)
 
 
 class Beside(RuleBasedStateMachine):
@@ -91,12 +85,17 @@ class Beside(RuleBasedStateMachine):
         self.runner = asyncio.Runner()
         self.stores: list[ValkeyStore] = []
 
-    @initialize(index=st.booleans(), fields=st.sampled_from([None, ["text"], ["text", "more[*]"]]))
-    def begin(self, index: bool, fields: list[str] | None) -> None:
+    @initialize(
+        index=st.booleans(),
+        fields=st.sampled_from([None, ["text"], ["text", "more[*]"]]),
+        filling=FILLINGS,
+    )
+    def begin(self, index: bool, fields: list[str] | None, filling: list[Op]) -> None:
         config: Any = {"dims": DIMENSION, "embed": Counting(), "fields": fields} if index else None
         self.oracle = Oracle(index=config)
         prefix = new_prefix()
         self.stores = [ValkeyStore(self.url, index=config, key_prefix=prefix) for _ in range(2)]
+        self.batch(filling, 0)
 
     @rule(ops=BATCHES, which=st.integers(0, 1))
     def batch(self, ops: list[Op], which: int) -> None:
