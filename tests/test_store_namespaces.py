@@ -14,8 +14,10 @@ from langgraph.store.memory import InMemoryStore
 
 from langgraph_valkey.errors import ConfigurationError
 from langgraph_valkey.items.embedding import Indexing
+from langgraph_valkey.items.listing import FEW, NamesMirror
 from langgraph_valkey.items.names import pack_namespace
 from langgraph_valkey.items.namespaces import check, listed
+from langgraph_valkey.items.telling import NOWHERE, Basis
 from langgraph_valkey.link import finish
 from tests.store_oracle import DIMENSION, Counting
 
@@ -54,6 +56,30 @@ def test_a_match_by_something_else_is_refused() -> None:
     condition = MatchCondition("infix", ("a",))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="can't be matched by 'infix': use prefix or suffix"):
         check(ListNamespacesOp((condition,)))
+
+
+def at(watermark: int, identity: str = "one") -> Basis:
+    return Basis(identity.encode(), bytes(16), b"%016d" % watermark)
+
+
+def test_names_are_learned_as_far_as_they_follow() -> None:
+    mirror = NamesMirror()
+    assert mirror.learn("1.2", NOWHERE, at(5), {b"b\0": True, b"a\0": True})
+    assert mirror.learn("0.2", NOWHERE, at(2), {b"c\0": True})
+    assert mirror.namespaces == [("a",), ("b",), ("c",)]
+    for since in (at(6), at(5, "two")):  # Not what is known here.
+        assert not mirror.learn("1.2", since, at(9, since.identity.decode()), {b"z\0": True})
+    assert mirror.learn("1.2", at(4), at(7), {b"b\0": False, b"d\0": True})
+    assert mirror.learn("1.2", at(4), at(6), {b"b\0": True})  # Overtaken by what came before it.
+    assert mirror.namespaces == [("a",), ("c",), ("d",)]
+    assert mirror.reaches({"1.2": at(7), "0.2": at(1)})
+    assert not mirror.reaches({"0.2": at(3)})
+    assert mirror.learn("1.2", NOWHERE, at(3, "two"), {b"e\0": True})
+    assert mirror.namespaces == [("c",), ("e",)]
+    many = {f"{n:03}\0".encode(): True for n in range(2 * FEW)}
+    assert mirror.learn("1.2", at(3, "two"), at(4, "two"), many)
+    assert mirror.namespaces == sorted(mirror.namespaces)
+    assert len(mirror.namespaces) == 2 * FEW + 2
 
 
 # --- embedding -------------------------------------------------------------------------

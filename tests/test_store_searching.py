@@ -13,9 +13,7 @@ from langgraph_valkey.glide.link import BlockingLink
 from langgraph_valkey.items import telling
 from langgraph_valkey.items.listing import Lister
 from langgraph_valkey.items.mirror import Mirrors
-from langgraph_valkey.items.names import bucket_of, item_name, pack_namespace
 from langgraph_valkey.items.searching import Searcher, wanted
-from langgraph_valkey.items.together import Together
 from langgraph_valkey.link import finish
 from langgraph_valkey.local import LocalValkey
 from tests.link_ground import links
