@@ -30,6 +30,7 @@ class Told:
         is_vague: It was seen, and nobody knows when it expires at the earliest.
         is_durable: Its process held it to be durable when it died.
         known_to: Processes that were told of it, or have read it.
+        order: Of all that was sent.
     """
 
     stamp: int
@@ -42,6 +43,7 @@ class Told:
     is_vague: bool = False
     is_durable: bool = False
     known_to: set[str] = field(default_factory=set)
+    order: int = 0
 
 
 @dataclass
@@ -56,10 +58,18 @@ class Truth:
         sure = [told for told in self.acked.get(name, ()) if not told.excused]
         return max(sure, key=lambda told: told.stamp, default=None)
 
+    def _doubted(self, name: NAME) -> list[Told]:
+        """What may have been done, unless its process was told of something later."""
+        last: dict[str, int] = {}
+        for told in self.acked.get(name, ()):
+            if not told.excused:
+                last[told.by] = max(told.order, last.get(told.by, 0))
+        return [each for each in self.doubted.get(name, ()) if each.order >= last.get(each.by, 0)]
+
     def judge(self, name: NAME, found: Item | None, clock_ms: int, who: str) -> None:
         """Whether a process may be given this."""
         best = self.best(name)
-        maybe = [t for t in self.acked.get(name, ()) if t.excused] + self.doubted.get(name, [])
+        maybe = [t for t in self.acked.get(name, ()) if t.excused] + self._doubted(name)
         newer = [
             told for told in maybe if best is None or not told.stamp or told.stamp > best.stamp
         ]

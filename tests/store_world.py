@@ -207,7 +207,7 @@ class World:
         not_durable = {number for of_bucket in held for number in of_bucket.entries}
         for acked in self.truth.acked.values():
             for told in acked:
-                if told.by == process.name and told.number not in not_durable:
+                if told.by == process.name and told.number and told.number not in not_durable:
                     told.is_durable = True
                 if process.name in told.known_to:
                     told.known_to.remove(process.name)
@@ -248,16 +248,15 @@ class World:
                 self._doubt(process, [put])
                 continue
             told = Told(stamp, value, number, process.name, ends_ms, is_astray, created)
+            told.order = self.count
             told.known_to.add(process.name)
             self.truth.acked.setdefault(name, []).append(told)
-            # What it sent before that can't come after it.
-            doubted = self.truth.doubted.get(name, ())
-            self.truth.doubted[name] = [each for each in doubted if each.by != process.name]
 
     def _doubt(self, process: Process, puts: Sequence[PutOp]) -> None:
         for put in puts:
             sent_ms = round(self.wall_s() * 1000)
             told = Told(0, put.value, b"", process.name, sent_ms if put.ttl else 0)
+            told.order = self.count
             self.truth.doubted.setdefault((put.namespace, put.key), []).append(told)
 
     def _seen(self, process: Process, name: NAME, item: Any) -> None:
@@ -271,8 +270,8 @@ class World:
             [sent] = [t for t in self.truth.doubted[name] if t.value == item.value]
             last_ms = max(stamp // 1000, sent.ends_ms) + round(TTL_MIN * 60_000)
             ends_ms = sent.ends_ms and last_ms
-            is_vague = bool(ends_ms)
-            told = replace(sent, stamp=stamp, ends_ms=ends_ms, created=created, is_vague=is_vague)
+            told = replace(sent, stamp=stamp, ends_ms=ends_ms, created=created, known_to=set())
+            told.is_vague = bool(ends_ms)
             found = [told]
             acked += found
         for told in found:
