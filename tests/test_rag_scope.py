@@ -213,6 +213,10 @@ def test_marks_of_different_sorts_are_never_the_same() -> None:
     assert len(one) == 3 * 32
     assert one[:32] == other[:32] == packed_mark(CORPUS_MARK) + ANY_VERSION
     assert one[32:] != other[32:]
+    model = scope_marks(Scope(tenant="a", model="m"))
+    assert model[:64] == one[:64]
+    assert model[64:] == packed_mark(scope_mark(Scope(tenant="a", model="m"))) + ANY_VERSION
+    assert model[64:] != one[64:]
 
 
 SCOPE = Scope(tenant="acme", corpus="handbook")

@@ -250,8 +250,8 @@ def test_only_what_is_large_is_compressed() -> None:
 
 def test_many_threads_at_once() -> None:
     def there_and_back(seed: int) -> bool:
-        value = random.Random(seed).randbytes(5_000) * 3
-        return all(decode(encode(value)) == value for _ in range(50))
+        value = random.Random(seed).randbytes(100_000) * 3
+        return all(decode(encode(value)) == value for _ in range(20))
 
     with ThreadPoolExecutor(8) as threads:
         assert all(threads.map(there_and_back, range(16)))
