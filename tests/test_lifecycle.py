@@ -268,6 +268,7 @@ from tests.faces import AsyncFace, SyncFace, config
 from tests.every_call import LAST, fill
 saver = ValkeySaver()
 async def both():
+    asyncio.get_running_loop().slow_callback_duration = 60  # This machine may be busy.
     for face in (AsyncFace(saver), SyncFace(saver)):
         twin = await fill(face, face.kind)
         if await face.aget_tuple(config(face.kind)) != twin.oracle.get_tuple(config(face.kind)):
