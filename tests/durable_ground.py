@@ -41,6 +41,8 @@ class Away:
 
         async def ask(*args: Any, **given: Any) -> Any:
             self._ground.asked.append(name)
+            if name == "memories":
+                self._ground.since.append(given["since"])
             if self._ground.is_away:
                 raise Unreachable("the primary store is away")
             return await found(*args, **given)
@@ -54,12 +56,14 @@ class Ground:
     Attributes:
         is_away: Whether the primary store can't be reached.
         asked: What it was asked, by all processes.
+        since: From which changes on it was asked for others.
     """
 
     def __init__(self, kind: str, url: str, prefix: str, primary: str) -> None:
         self.kind = kind
         self.is_away = False
         self.asked: list[str] = []
+        self.since: list[int] = []
         self.primary: PrimaryStore = open_store(primary)
         self.space = f"{prefix}:store"
         self._given = {"key_prefix": prefix, **BARE}

@@ -121,17 +121,13 @@ class Durables:
 
     # --- whether an answer holds ------------------------------------------------------
 
-    def is_verified(self, bucket: str, identity: bytes) -> bool:
-        """Whether this primary was found to have what it must have of a bucket."""
-        return self._verified.get(bucket) == identity
-
     def is_whole(self, bucket: str, answer: Answer) -> bool:
         """Whether an answer is known to come from a copy that lacks nothing."""
         number = reach(answer).number
         needed = self._needed.get(bucket, 0)
         if number > needed:
             self._need(bucket, number)
-        return number >= needed and self.is_verified(bucket, answer.identity)
+        return number >= needed and self._verified.get(bucket) == answer.identity
 
     def _need(self, bucket: str, number: int) -> None:
         with self._lock:

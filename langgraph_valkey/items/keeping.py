@@ -115,9 +115,6 @@ class Keeper:
                 return False
             if link.now() <= window.readable_s(bucket, primary):
                 return False
-            durables = self._buckets.durables
-            if durables and not durables.is_verified(bucket, primary):
-                return False
         return True
 
     def _turns(
