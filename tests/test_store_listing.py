@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from langgraph_valkey import limits
-from langgraph_valkey.errors import CorruptState, WriteRejected
+from langgraph_valkey.errors import CorruptState, Unreachable, WriteRejected
 from langgraph_valkey.glide.link import BlockingLink
 from langgraph_valkey.items import listing, telling
 from langgraph_valkey.items.listing import Lister
@@ -116,3 +116,37 @@ def test_bounds_fit_together() -> None:
     """A first page travels with the small calls, and no page is larger than pages are."""
     assert telling.FIRST_BYTES < limits.LARGE_VALUE_BYTES <= telling.PAGE_BYTES
     assert telling.PAGE_BYTES <= limits.PAGE_BYTES
+
+
+def test_primaries_that_keep_changing_are_an_outage_of_listings_too(
+    buckets: PlainBuckets, link: BlockingLink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(telling, "PAGE_NAMES", 2)
+    buckets.put(link, {(("b", str(n)), "k"): {} for n in range(60)})
+    lister = Lister(buckets)
+    tells = ["one"]
+    buckets.answer = lambda answer: answer._replace(identity=tells[-1].encode())  # type: ignore[method-assign]
+
+    def change(_: int) -> None:
+        if len(tells) == 1:
+            tells.append("other")
+            assert len(listed(lister, link)) == 60
+            tells.pop()
+
+    buckets.before = change
+    with pytest.raises(Unreachable, match="kept changing under this listing"):
+        listed(lister, link)
+    buckets.before = lambda _: None
+    assert len(listed(lister, link)) == 60
+
+
+def test_what_another_primary_has_told_does_not_stay(
+    buckets: PlainBuckets, link: BlockingLink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(telling, "PAGE_NAMES", 2)
+    names = [("b", str(n)) for n in range(90)]
+    buckets.put(link, {(name, "k"): {} for name in names})
+    Primaries(buckets, 1)
+    gone: Items = {(name, "k"): None for name in names[:60]}
+    buckets.before = lambda round_: buckets.put(link, gone) if round_ == 1 else None
+    assert listed(Lister(buckets), link) == sorted(names[60:])

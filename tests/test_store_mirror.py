@@ -98,12 +98,14 @@ def test_a_namespace_that_moves_takes_all_its_items_along() -> None:
     wanted = Wanted(b"", filters.compiled({"n": 1}), Page(10, 0))
 
     def check(*expected: str) -> None:
-        assert keys(mirror) == [hit.record.key for hit in ranked(mirror, wanted)] == list(expected)
+        assert keys(mirror) == [*expected, "last"]
+        assert [hit.record.key for hit in ranked(mirror, wanted)] == list(expected)
 
     value = {"n": 1}
     mine = item(("a",), "one", value, born=1, home_born=1)
     other = item(("b",), "two", value, born=2, home_born=2)
-    mirror.learn(BUCKET, told(at(1), NOWHERE, mine, other))
+    last = item(("c",), "last", {"n": 2}, home_born=9)
+    mirror.learn(BUCKET, told(at(1), NOWHERE, mine, other, last))
     check("one", "two")
     mirror.learn(BUCKET, told(at(2), at(1), item(("a",), "three", value, born=3, home_born=3)))
     check("two", "one", "three")

@@ -138,9 +138,9 @@ def test_another_primary_is_asked_from_the_start(
     monkeypatch.setattr(telling, "PAGE_ITEMS", 7)
     buckets.put(link, many(30))
     Primaries(buckets, 2, 8)
-    gone: Items = {(("a", "0"), "k5"): None}  # Nothing of what the first one has told may stay.
+    gone: Items = {(("a", "0"), "k10"): None}  # Nothing of what the first one has told may stay.
     buckets.before = lambda round_: buckets.put(link, gone) if round_ == 2 else None
-    assert search("a") == [f"k{n}" for n in range(30) if n != 5]
+    assert search("a") == [f"k{n}" for n in range(30) if n != 10]
     asked = len(buckets.rounds)
     assert asked >= 2 + 5  # Two pages of the first, all of the second.
     while len(buckets.rounds) < 9:
@@ -276,9 +276,17 @@ def test_a_walk_tells_of_each_item_as_it_was_told_last(
     Primaries(buckets, len(buckets.rounds) + 2)
     gone = len(buckets.rounds) + 2
     buckets.before = lambda round_: (
-        buckets.put(link, {(("a", "0"), "k5"): None}) if round_ == gone else None
+        buckets.put(link, {(("a", "0"), "k10"): None}) if round_ == gone else None
     )
-    assert small("a", **given) == [key for key in expected if key != "k5"]
+    left = [key for key in expected if key != "k10"]
+    assert small("a", **given) == left
+
+    changed = len(buckets.rounds) + 2
+    buckets.before = lambda round_: (
+        buckets.put(link, {(("a", "0"), "k11"): {"n": 99}}) if round_ == changed else None
+    )
+    found = small("a", filter={"n": {"$lt": 99}})
+    assert sorted(found) == sorted(key for key in left if key != "k11")
 
 
 def test_mirrors_share_their_room(buckets: PlainBuckets, link: BlockingLink) -> None:
