@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from langgraph_valkey.items import filters
-from langgraph_valkey.items.mirror import FEW, Changes, Mirror, Mirrors
+from langgraph_valkey.items.mirror import EMPTY_BYTES, FEW, Changes, Mirror
+from langgraph_valkey.items.mirrors import Mirrors
 from langgraph_valkey.items.ranking import Page, Wanted, ranked
 from langgraph_valkey.items.records import Record
 from langgraph_valkey.items.telling import NOWHERE, Basis, Name
@@ -90,7 +92,8 @@ def test_rows_are_those_of_the_last_news_and_in_order(data: st.DataObject) -> No
     assert mirror.matrix is not None
     assert len(mirror.matrix) == sum(any(b"".join(record.vectors.values())) for record in left)
     assert len(mirror.flat) == len(left) - len(mirror.matrix)
-    assert mirror.nbytes == sum(row.size for row in mirror.rows) + mirror.matrix.nbytes
+    rows_bytes = sum(row.size for row in mirror.rows)
+    assert mirror.nbytes == EMPTY_BYTES + rows_bytes + mirror.matrix.nbytes
 
 
 def test_a_namespace_that_moves_takes_all_its_items_along() -> None:
@@ -158,14 +161,33 @@ def test_the_mirror_used_longest_ago_makes_room() -> None:
     for prefix in (b"a", b"b", b"c"):
         mirrors.of(prefix).learn(BUCKET, told(at(1), NOWHERE, item(key="1"), item(key="2")))
         mirrors.of(b"a")
-        mirrors.make_room()
+        mirrors.make_room([prefix])
     assert len(mirrors.of(b"a")) == 2
     assert [len(mirrors.of(prefix)) for prefix in (b"b", b"c")] == [0, 0]
-    small = Mirrors(None, rows_most=10, bytes_most=3_000)
+    small = Mirrors(None, rows_most=10, bytes_most=15_000)
     for prefix in (b"a", b"b"):
         small.of(prefix).learn(BUCKET, told(at(1), NOWHERE, item(key="1"), item(key="2")))
-    small.make_room()
+    small.make_room([b"a", b"b"])
     assert len(small.of(b"a")) == 0
+
+
+def test_rooms_are_counted_as_they_are_used() -> None:
+    """Also empty mirrors take some: of prefixes that are asked for, and hold nothing."""
+    mirrors = Mirrors(None, rows_most=50, bytes_most=20 * EMPTY_BYTES + 50_000)
+    draw = np.random.default_rng(14)
+    stamps = iter(range(1, 1000))
+    for _ in range(300):
+        prefix = b"%d" % draw.integers(30)
+        mirror, stamp = mirrors.of(prefix), next(stamps)
+        some = [item(key=f"{n}", born=n) for n in range(draw.integers(8))]
+        mirror.learn(BUCKET, told(at(stamp), NOWHERE, *some))
+        mirrors.make_room([prefix])
+        if draw.integers(10) == 0:
+            mirrors.too_large(prefix, 0.0)
+        held = list(mirrors._of.values())
+        assert mirrors._rows == sum(map(len, held)) <= 50
+        assert mirrors._bytes == sum(each.nbytes for each in held)
+        assert len(held) <= 25
 
 
 def test_a_prefix_without_room_is_remembered_for_a_while() -> None:

@@ -12,7 +12,7 @@ from langgraph_valkey.errors import Unreachable
 from langgraph_valkey.glide.link import BlockingLink
 from langgraph_valkey.items import telling
 from langgraph_valkey.items.listing import Lister
-from langgraph_valkey.items.mirror import Mirrors
+from langgraph_valkey.items.mirrors import Mirrors
 from langgraph_valkey.items.searching import Searcher, wanted
 from langgraph_valkey.link import finish
 from langgraph_valkey.local import LocalValkey

@@ -18,7 +18,6 @@ from __future__ import annotations
 import heapq
 import threading
 from bisect import bisect_left, insort
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from operator import attrgetter
 from typing import Any, NamedTuple
@@ -37,12 +36,8 @@ FEW = 64
 ROW_BYTES = 1_000
 """About what a row takes besides its record and the value in it: objects, keys, places."""
 
-LARGE_S = 300.0
-"""For how long it counts that a prefix had no room: to find that out takes reading as much
-as there is room for."""
-
-LARGE_MOST = 1_000
-"""Prefixes of which that is remembered."""
+EMPTY_BYTES = 10_000
+"""About what a mirror takes that holds nothing."""
 
 VALUE_TIMES = 4
 """A value that was read takes about so many times the bytes of its stored form."""
@@ -168,7 +163,8 @@ class Mirror:
     @property
     def nbytes(self) -> int:
         """About how many bytes all of it takes."""
-        return self._row_bytes + (self.matrix.nbytes if self.matrix is not None else 0)
+        matrix = 0 if self.matrix is None else self.matrix.nbytes
+        return EMPTY_BYTES + self._row_bytes + matrix
 
     def basis(self, bucket: str) -> Basis:
         """Of whom a bucket's part was told, and up to when."""
@@ -317,62 +313,3 @@ def _numbers(raw: bytes) -> Any:
     import numpy as np
 
     return np.frombuffer(raw, "<f4")
-
-
-class Mirrors:
-    """All mirrors of a process, bounded together; the one used longest ago goes first.
-
-    Args:
-        dimension: Numbers in each vector; None where nothing is embedded.
-        rows_most: How many items they may hold together.
-        bytes_most: About how many bytes they may take together.
-    """
-
-    def __init__(self, dimension: int | None, *, rows_most: int, bytes_most: int) -> None:
-        self.dimension = dimension
-        self.rows_most = rows_most
-        self.bytes_most = bytes_most
-        self.after_fork()
-        renew_after_fork(self)
-
-    def after_fork(self) -> None:
-        """Begin anew: the lock may be held by nobody."""
-        self._lock = threading.Lock()
-        self._of: OrderedDict[bytes, Mirror] = OrderedDict()
-        self._large: OrderedDict[bytes, float] = OrderedDict()
-
-    def of(self, prefix: bytes) -> Mirror:
-        """The mirror of a prefix, by its name."""
-        with self._lock:
-            mirror = self._of.get(prefix)
-            if mirror is None:
-                mirror = self._of[prefix] = Mirror(self.dimension)
-            self._of.move_to_end(prefix)
-            return mirror
-
-    def has_room(self, rows: int, nbytes: int) -> bool:
-        """Whether so much may be held beneath one prefix."""
-        return rows <= self.rows_most and nbytes <= self.bytes_most
-
-    def make_room(self) -> None:
-        """Drop the mirrors used longest ago, but never the last one used."""
-        with self._lock:
-            rows = sum(map(len, self._of.values()))
-            nbytes = sum(mirror.nbytes for mirror in self._of.values())
-            while len(self._of) > 1 and not self.has_room(rows, nbytes):
-                _, mirror = self._of.popitem(last=False)
-                rows -= len(mirror)
-                nbytes -= mirror.nbytes
-
-    def is_large(self, prefix: bytes, now_s: float) -> bool:
-        """Whether there was no room for all beneath a prefix, some time ago."""
-        return now_s < self._large.get(prefix, float("-inf"))
-
-    def too_large(self, prefix: bytes, now_s: float) -> None:
-        """Note that there is no room for all beneath a prefix, and drop what is held of it."""
-        with self._lock:
-            self._of.pop(prefix, None)
-            self._large[prefix] = now_s + LARGE_S
-            self._large.move_to_end(prefix)
-            if len(self._large) > LARGE_MOST:
-                self._large.popitem(last=False)

@@ -18,7 +18,7 @@ from langgraph_valkey.items import calls, indexed, names
 from langgraph_valkey.items.asking import TRIES, Asking, Buckets, ask_all
 from langgraph_valkey.items.filters import compiled
 from langgraph_valkey.items.indexed import Indexes
-from langgraph_valkey.items.mirror import Mirrors
+from langgraph_valkey.items.mirrors import Mirrors
 from langgraph_valkey.items.ranking import Hit, Page, Wanted, ranked
 from langgraph_valkey.items.telling import Unreadable, record_of
 from langgraph_valkey.items.updating import Update
@@ -107,7 +107,7 @@ class Searcher:
             with update.mirror.lock:
                 if update.mirror.reaches(update.seen):
                     found[at] = Found(ranked(update.mirror, search), update.heard)
-        self._mirrors.make_room()
+        self._mirrors.make_room(prefixes)
         return found
 
     async def _without_mirror(self, link: Link, search: Wanted) -> Found:

@@ -24,7 +24,7 @@ from langgraph_valkey.items.embedding import Face, Indexing
 from langgraph_valkey.items.indexed import Indexes
 from langgraph_valkey.items.keeping import Keeper
 from langgraph_valkey.items.listing import Lister, NamesUpdate
-from langgraph_valkey.items.mirror import Mirrors
+from langgraph_valkey.items.mirrors import Mirrors
 from langgraph_valkey.items.names import pack_namespace
 from langgraph_valkey.items.ranking import Hit, Wanted
 from langgraph_valkey.items.reading import Gets, Reader

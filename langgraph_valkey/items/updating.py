@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from langgraph_valkey.items.calls import News
-from langgraph_valkey.items.mirror import Changes, Mirror, Mirrors
+from langgraph_valkey.items.mirror import Changes, Mirror
+from langgraph_valkey.items.mirrors import Mirrors
 from langgraph_valkey.items.records import Record
 from langgraph_valkey.items.telling import Basis, Name, Telling, news_of, read
 from langgraph_valkey.keys import ThreadKeys
