@@ -5,6 +5,7 @@
 -- Reply: status, primary, nonce, counter; and if the status is 'ok': the number of the one
 --        served (0: none), its value and card, its marks, a verdict on each one that was
 --        looked at, and of each new entry: counter, id, card, vector
+-- What is no entry counts as gone: one such key must not break its scope.
 -- Verdicts: 'k' served, 'g' gone, 's' stale, 'o' of another scope
 
 local at = redis.call('HMGET', KEYS[1], 'v', 'k', 'n')
@@ -12,7 +13,7 @@ if ME == '' or at[1] ~= ME then return {'unverified', ME, '', ''} end
 local life, verdicts = at[2], {}
 local served, value, card, marks = 0, '', '', ''
 for i = 7, #ARGV do
-  local entry = redis.call('HMGET', KEYS[3] .. ARGV[i], 's', 't', 'f', 'm', 'x', 'c')
+  local entry = redis.pcall('HMGET', KEYS[3] .. ARGV[i], 's', 't', 'f', 'm', 'x', 'c')
   local verdict = 'k'
   if not (entry[1] and entry[2] and entry[3] and entry[4] and entry[5] and entry[6]) then
     verdict = 'g'
@@ -36,7 +37,7 @@ local most = tonumber(ARGV[6])
 if most > 0 then
   local found = redis.call('ZRANGEBYSCORE', KEYS[2], from, '+inf', 'WITHSCORES', 'LIMIT', 0, most)
   for i = 1, #found, 2 do
-    local it = redis.call('HMGET', KEYS[3] .. found[i], 'c', 'v')
+    local it = redis.pcall('HMGET', KEYS[3] .. found[i], 'c', 'v')
     news[#news + 1] = {string.format('%016.0f', found[i + 1]), found[i], it[1] or '', it[2] or ''}
   end
 end
