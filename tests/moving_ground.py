@@ -52,7 +52,7 @@ class State(TypedDict, total=False):
 
     messages: Annotated[list[Any], add_messages]
     order: Order
-    log: Annotated[list[str], DeltaChannel(joined, snapshot_frequency=4)]
+    log: Annotated[list[str], DeltaChannel(joined, snapshot_frequency=2)]
     plain: str
     figure: float
 
@@ -82,11 +82,13 @@ def builder() -> StateGraph[Any]:
     made.add_node("first", lambda state: {"log": ["first"]})
     made.add_node("inner", inner.compile(checkpointer=True))
     made.add_node("approve", approve)
+    made.add_node("rest", lambda state: {"plain": "rested"})
     made.add_edge(START, "take")
     made.add_edge("take", "second")
     made.add_edge("take", "first")
     made.add_edge("first", "inner")
     made.add_edge("second", "approve")
+    made.add_edge("approve", "rest")
     return made
 
 

@@ -153,6 +153,18 @@ def test_health_is_json(shop: Shop, call: Call) -> None:
     assert json.loads(bad.out)["primary_trouble"]
 
 
+def test_recover_tells_as_json(shop: Shop, call: Call) -> None:
+    shop.leave_undone("agent", "t", "r")
+    shop.leave_undone("other", "u", "s")
+    done = call("recover", "--graph", "shop:make_agent", "--json")
+    assert done.status == 1
+    told = json.loads(done.out)
+    assert (told["fine"], told["rerun"], told["failed"]) == ([], ["r"], [])
+    [unknown] = told["unknown_graphs"]
+    assert (unknown["run_id"], unknown["thread_id"]) == ("s", "u")
+    assert set(unknown) == {"run_id", "thread_id", "why"}
+
+
 def test_recover_runs_again_what_was_lost(shop: Shop) -> None:
     shop.leave_undone("agent", "t", "r")
     shop.leave_undone("other", "u", "s")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
@@ -156,7 +156,8 @@ def test_cluster_mode_is_not_what_the_settings_say(
     assert levels["mode"] == "problem"
     [port] = free_ports(1)
     with standalone(tmp_path, port):
-        levels = examined(call_cli, f"valkey://127.0.0.1:{port}", status=1)
+        quick = "connection_timeout_ms=100&request_timeout_ms=200"
+        levels = examined(call_cli, f"valkey://127.0.0.1:{port}?{quick}", status=1)
         assert levels["mode"] == "problem"
         levels = examined(call_cli, f"valkey://127.0.0.1:{port}?mode=standalone", status=1)
         assert (levels["mode"], levels["writes"]) == ("warning", "ok")
@@ -234,10 +235,32 @@ def test_what_can_t_be_examined(call_cli: Call, arguments: list[str], said: str)
 # --- AWS -------------------------------------------------------------------------------------
 
 
-def told_by_aws(monkeypatch: pytest.MonkeyPatch, described: Sequence[Any]) -> None:
-    """Have AWS answer so; CloudWatch with one sample, or no right to be asked."""
-    services = {name: client(name, 1) for name in ("elasticache", "cloudwatch")}
+@pytest.fixture(scope="module")
+def services() -> Iterator[dict[str, Any]]:
+    """Clients of AWS that leave this machine for nothing."""
+    with ExitStack() as stack:
+        names = ("elasticache", "cloudwatch")
+        yield {name: stack.enter_context(closing(client(name, 1))) for name in names}
+
+
+Told = Callable[[Sequence[Any]], None]
+
+
+@pytest.fixture
+def told_by_aws(services: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Iterator[Told]:
+    """Has AWS describe the group so, or refuse; CloudWatch may not be asked."""
     stubs = {name: Stubber(service) for name, service in services.items()}
+    yield lambda described: answer(services, stubs, monkeypatch, described)
+    for stub in stubs.values():
+        stub.deactivate()
+
+
+def answer(
+    services: dict[str, Any],
+    stubs: dict[str, Stubber],
+    monkeypatch: pytest.MonkeyPatch,
+    described: Sequence[Any],
+) -> None:
     for answer in described:
         if isinstance(answer, str):
             stubs["elasticache"].add_client_error("describe_replication_groups", answer, "", 403)
@@ -270,22 +293,20 @@ NODES = {"NodeGroups": [{"NodeGroupId": "0001", "NodeGroupMembers": [
 def test_durability_by_aws(
     mine: LocalCluster,
     call_cli: Call,
-    monkeypatch: pytest.MonkeyPatch,
+    told_by_aws: Told,
     in_force: str,
     url: str,
     role: str,
     level: str,
 ) -> None:
-    told_by_aws(monkeypatch, [{"EffectiveDurability": in_force}, NODES])
+    told_by_aws([{"EffectiveDurability": in_force}, NODES])
     place = f"{mine.url}?aws_replication_group={GROUP}&aws_region=eu-west-1{url}"
     levels = examined(call_cli, place, "--role", role, status=0 if level == "ok" else 1)
     assert (levels["durability"], levels["lag"]) == (level, "note")
 
 
-def test_aws_does_not_tell(
-    mine: LocalCluster, call_cli: Call, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    told_by_aws(monkeypatch, ["AccessDenied"])
+def test_aws_does_not_tell(mine: LocalCluster, call_cli: Call, told_by_aws: Told) -> None:
+    told_by_aws(["AccessDenied"])
     done = call_cli("doctor", f"{mine.url}?aws_replication_group={GROUP}&aws_region=eu-west-1")
     assert done.status == 1
     assert "AWS refused elasticache:DescribeReplicationGroups" in done.out

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
+from langgraph.checkpoint.sqlite import SqliteSaver
 
 from langgraph_valkey import ValkeySaver
 from langgraph_valkey.cli.showing import Change, differences
@@ -271,6 +272,16 @@ def test_another_thread_of_the_name_is_replaced_only_if_said(
     assert whole(after, "two {x}") == theirs
     assert ground.call("import", str(file), "--at", goal, "--yes").status == 0
     assert whole(after, "two {x}") == whole(ground.saver, "two {x}")
+
+
+def test_what_does_not_come_back_whole_is_told(
+    ground: Ground, places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = exported(ground)
+    monkeypatch.setattr(SqliteSaver, "put_writes", lambda *_: None)
+    done = ground.call("import", str(file), "--at", places.make("sqlite"))
+    assert (done.status, done.out) == (2, "")
+    assert "is not the same on both sides" in done.err
 
 
 def test_a_delta_channel_that_can_t_be_rebuilt_is_not_exported(

@@ -10,6 +10,7 @@ import pytest
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
+from langgraph.checkpoint.serde.types import _DeltaSnapshot
 from langgraph.checkpoint.sqlite import SqliteSaver
 
 from langgraph_valkey import ValkeySaver
@@ -110,6 +111,7 @@ def test_objects_are_carried_without_their_classes(
 def test_nothing_is_imported_for_what_is_read() -> None:
     stored = JsonPlusSerializer().dumps_typed([Order("1", 2), {"a": {Order("3", 4).number}}])
     serde = Opaque()
+    assert serde.loads_typed(serde.dumps_typed(_DeltaSnapshot([1]))) == _DeltaSnapshot([1])
     held = serde.loads_typed(stored)
     assert not isinstance(held[0], Order)
     assert serde.dumps_typed(held) == stored
@@ -196,10 +198,13 @@ def test_a_fork_is_carried_with_its_head(places: Places) -> None:
 
 def test_a_fork_is_not_carried_to_where_it_would_go_on_from_the_branch(places: Places) -> None:
     origin, _, head, branch = forked(places)
-    walk = Move(origin, places.make("sqlite")).whole()
+    goal = places.make("sqlite")
+    walk = Move(origin, goal).whole()
     assert walk.verified == []
     assert head in walk.failed["t"]
     assert branch in walk.failed["t"]
+    with closing(home(goal)) as opened:
+        assert ("", branch) not in opened.addresses("t")
 
 
 # --- delta channels ----------------------------------------------------------------------------
@@ -221,13 +226,15 @@ def test_a_delta_channel_whose_ancestor_is_gone_is_refused(places: Places) -> No
 def test_a_delta_channel_that_the_target_rebuilds_otherwise_is_told(
     places: Places, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    origin, goal, _ = fresh(places, "sqlite")
+    origin, goal, before = fresh(places, "sqlite")
+    turn(before, "t", approved=True)  # So that something was written since the last snapshot.
     rebuilt = SqliteSaver.get_delta_channel_history
 
-    def shorter(self: Any, **given: Any) -> Any:
+    def longer(self: Any, **given: Any) -> Any:
         found = rebuilt(self, **given)
-        return {name: {**each, "writes": each["writes"][1:]} for name, each in found.items()}
+        more = ("task", "log", ["more"])
+        return {name: {**each, "writes": [*each["writes"], more]} for name, each in found.items()}
 
-    monkeypatch.setattr(SqliteSaver, "get_delta_channel_history", shorter)
+    monkeypatch.setattr(SqliteSaver, "get_delta_channel_history", longer)
     walk = Move(origin, goal).whole()
     assert "DeltaChannel" in walk.failed["t"]

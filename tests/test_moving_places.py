@@ -75,6 +75,19 @@ def test_a_source_without_tables_is_left_as_it_is(places: Places, tmp_path: Path
     with pytest.raises(ConfigurationError, match="no such table"):
         open_home(places.make("postgres"), nothing_is_named)
     assert empty.stat().st_size == 0
+    with pytest.raises(ConfigurationError, match="a file that is there"):
+        open_home(f"sqlite:///{tmp_path}/missing.db", nothing_is_named)
+    assert not (tmp_path / "missing.db").exists()
+
+
+def test_reading_takes_over_nothing(places: Places, tmp_path: Path) -> None:
+    """A saver that writes adopts the spools of processes that died; one that looks does not."""
+    place = f"{places.make('ours')}&spool_dir={tmp_path}/spool"
+    with closing(home(place, writes=False)) as opened:
+        assert list(opened.threads()) == []
+    assert not (tmp_path / "spool").exists()
+    home(place).close()
+    assert (tmp_path / "spool").exists()
 
 
 def test_nobody_there() -> None:

@@ -72,18 +72,22 @@ def test_what_is_the_same_already_is_taken_for_copied(places: Places) -> None:
 @pytest.mark.parametrize("kind", ["ours", "sqlite"])
 def test_a_walk_brings_what_changed_since_the_last(places: Places, kind: str) -> None:
     origin, goal, before = fresh(places, kind)
-    fill(before, "pruned", "deleted")
+    fill(before, "deleted", "pruned")
+    turn(before, "pruned", approved=True)
     move = Move(origin, goal)
     assert sorted(move.copying.catch_up().copied) == ["deleted", "pruned", "t"]
     assert move.copying.catch_up().is_quiet
     turn(before, "t", approved=True)
     turn(before, "new")
     before.delete_thread("deleted")
+    long = len(move.ends[0].addresses("pruned"))
     before.prune(["pruned"])
+    assert len(move.ends[0].addresses("pruned")) < long
     before.put_writes(head_of(before, "pruned").config, [("plain", "late")], "task", "path")
     walk = move.copying.catch_up()
     assert sorted(walk.copied) == ["new", "pruned", "t"]
     assert walk.deleted == ["deleted"]
+    assert set(move.ends[1].addresses("pruned")) == set(move.ends[0].addresses("pruned"))
     assert sorted(move.copying.verify().verified) == ["new", "pruned", "t"]
     move.close()
     after = places.saver(goal)
@@ -177,6 +181,18 @@ def test_a_ledger_is_of_one_migration_at_a_time(tmp_path: Path) -> None:
         Ledger(path, ("a", "b"))
 
 
+def test_a_target_that_would_go_on_from_another_checkpoint_is_told(
+    places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    origin, goal, before = fresh(places)
+    move = Move(origin, goal)
+    monkeypatch.setattr(move.ends[1], "heads", lambda _: {"": "another"})
+    walk = move.copying.verify()
+    move.close()
+    head = head_of(before, "t").checkpoint["id"]
+    assert f"would go on from 'another', and goes on from {head!r}" in walk.failed["t"]
+
+
 # --- what else may happen ----------------------------------------------------------------------
 
 
@@ -188,6 +204,20 @@ def test_writes_on_the_last_checkpoint_come_with_the_next_walk(places: Places) -
     assert move.copying.catch_up().copied == ["t"]
     move.close()
     assert whole(places.saver(goal), "t") == whole(before, "t")
+
+
+def test_what_others_changed_is_not_copied_over(places: Places) -> None:
+    origin, goal, before = fresh(places)
+    move = Move(origin, goal)
+    move.copying.catch_up()
+    after = places.saver(goal)
+    for saver in (before, after):
+        turn(saver, "t")
+    theirs = whole(after, "t")
+    assert move.copying.catch_up().taken == ["t"]
+    assert move.copying.verify().taken == ["t"]
+    move.close()
+    assert whole(after, "t") == theirs
 
 
 def test_what_others_changed_is_not_deleted_with_the_source(places: Places) -> None:
@@ -245,9 +275,9 @@ def test_damage_at_the_source_is_no_reason_to_stop(places: Places, valkey: Local
 def test_aws_s_saver_lists_nothing_twice(places: Places) -> None:
     origin, goal, before = fresh(places, "aws")
     move = Move(origin, goal)
-    for _ in range(2):
-        turn(before, "t", approved=True)
-        move.copying.catch_up()
+    move.copying.catch_up()
+    before.put_writes(head_of(before, "t").config, [("plain", "late")], "task")
+    assert move.copying.catch_up().copied == ["t"]
     move.close()
     saver: Any = places.saver(goal)
     ids = saver.client.lrange("thread:{t}:", 0, -1)

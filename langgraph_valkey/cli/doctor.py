@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
-from langgraph_valkey.cli import findings, output
-from langgraph_valkey.cli.findings import Finding, Level, Role
+from langgraph_valkey.cli import output
 from langgraph_valkey.cli.options import AsJson
 from langgraph_valkey.errors import ConfigurationError, LanggraphValkeyError, Unreachable
 
 if TYPE_CHECKING:
+    from langgraph_valkey.cli.findings import Finding, Level, Role
     from langgraph_valkey.settings import Settings
 
-_STYLES: dict[Level, str] = {
+_STYLES = {
     "ok": "green",
     "note": "cyan",
     "warning": "yellow",
@@ -39,6 +39,7 @@ def doctor(
     as_json: AsJson = False,
 ) -> int:
     """Look whether a cluster is set up right: each finding with why, and how to mend it."""
+    from langgraph_valkey.cli.findings import verdict
     from langgraph_valkey.moving.opening import read
     from langgraph_valkey.settings import Settings
 
@@ -47,7 +48,7 @@ def doctor(
         raise ConfigurationError(f"role must be checkpoints, locks or cache, not {role!r}")
     settings = Settings.from_env() if url is None else Settings.from_url(read(url))
     found = list(_examined(settings, roles[role]))
-    worst = findings.verdict(found)
+    worst = verdict(found)
     where = ", ".join(f"{host}:{port}" for host, port in settings.addresses)
     if as_json:
         about = {"where": where, "role": role, "verdict": worst}
@@ -60,6 +61,7 @@ def doctor(
 
 
 def _examined(settings: Settings, role: Role) -> Iterator[Finding]:
+    from langgraph_valkey.cli import findings
     from langgraph_valkey.cli.probes import allowed, installed
     from langgraph_valkey.glide.clients import GLIDE_VERSION
     from langgraph_valkey.glide.survey import runs_in_cluster_mode, survey
@@ -80,7 +82,7 @@ def _examined(settings: Settings, role: Role) -> Iterator[Finding]:
             seen = survey(settings)
     except LanggraphValkeyError as error:
         why = "nothing else could be looked at"
-        yield Finding("connection", "problem", str(error), why, "start with this one")
+        yield findings.Finding("connection", "problem", str(error), why, "start with this one")
         return
     yield findings.of_version(seen)
     yield findings.of_mode(seen, meant_cluster=meant_cluster)
@@ -100,6 +102,7 @@ def _examined(settings: Settings, role: Role) -> Iterator[Finding]:
 
 def _durability(settings: Settings, role: Role) -> Iterator[Finding]:
     from langgraph_valkey.aws import ElastiCache, NodeLag
+    from langgraph_valkey.cli.findings import Finding, of_durability
     from langgraph_valkey.tiers.roles import durability_of
 
     trouble, lags = "", tuple[NodeLag, ...]()
@@ -114,7 +117,7 @@ def _durability(settings: Settings, role: Role) -> Iterator[Finding]:
             lags = group.lag()
         except (ConfigurationError, Unreachable) as error:
             yield Finding("lag", "note", "not known", "it is only for dashboards", str(error))
-    yield from findings.of_durability(settings, role, durability, trouble, lags)
+    yield from of_durability(settings, role, durability, trouble, lags)
 
 
 def _show(where: str, found: list[Finding]) -> None:
