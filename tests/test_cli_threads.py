@@ -79,6 +79,13 @@ def test_threads(ground: Ground) -> None:
     assert re.search(r"^two \{x\} +\d+ +2 +20", table, re.M)
 
 
+def test_ids_that_would_move_the_cursor(ground: Ground) -> None:
+    ground.saver.copy_thread("one", "\x1b[2J\ud800")
+    assert r"\x1b[2J\ud800" in ground.call("threads").out
+    assert "\x1b[2J\ud800" in {each["thread"] for each in ground.told("threads")}
+    assert r"no thread '\x1b'" in ground.call("history", "\x1b").err
+
+
 def test_no_threads(ground: Ground, valkey: LocalValkey) -> None:
     done = ground.call("threads", "--at", keys_of(valkey.url, new_prefix()))
     assert (done.status, done.out) == (0, "")

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeAlias
 
 from rich.console import Console
+from rich.highlighter import JSONHighlighter
 from rich.table import Table
 from rich.text import Text
 
@@ -33,19 +34,36 @@ def console(*, to_stderr: bool = False) -> Console:
     return Console(file=file, width=width, highlight=False, emoji=False, markup=False)
 
 
+def printable(text: str) -> str:
+    """A text with what moves a cursor, or is no character, spelled out: ids may hold anything."""
+    return "".join(
+        each if each.isprintable() or each == "\n" else each.encode("unicode_escape").decode()
+        for each in text
+    )
+
+
 def say(text: str) -> None:
     """Print a line."""
-    print(text)
+    print(printable(text))
 
 
 def complain(text: str) -> None:
     """Print a line to where errors go."""
-    print(text, file=sys.stderr)
+    print(printable(text), file=sys.stderr)
 
 
 def emit(value: Any, *, indent: int | None = None) -> None:
     """Print JSON: one line, or indented."""
     print(json.dumps(value, indent=indent, default=str), flush=True)
+
+
+def show(value: Any) -> None:
+    """Print JSON for somebody to read."""
+    text = printable(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+    if _is_tty():
+        console().print(JSONHighlighter()(Text(text)))
+    else:
+        print(text)
 
 
 def lines(
@@ -72,7 +90,7 @@ def lines(
     for name in columns:
         table.add_column(Text(name.replace("_", " ")), overflow="fold", no_wrap=not _is_tty())
     for row in rows:
-        table.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
+        table.add_row(*(Text("" if cell is None else printable(str(cell))) for cell in row))
     if table.row_count:
         console().print(table)
     else:

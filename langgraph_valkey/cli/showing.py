@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
-from rich.json import JSON
 from rich.text import Text
 
 from langgraph_valkey.cli import output
@@ -137,7 +136,7 @@ def _print(told: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         output.emit(told, indent=2)
     else:
-        output.console().print(JSON(json.dumps(told, default=str)))
+        output.show(told)
 
 
 def _print_changes(changes: list[dict[str, Any]], *, as_json: bool) -> None:
@@ -148,7 +147,7 @@ def _print_changes(changes: list[dict[str, Any]], *, as_json: bool) -> None:
     screen = output.console()
     for change in changes:
         kind = change["kind"]
-        screen.print(Text(f"{kind:<8} {change['path']}", _STYLES[kind]))
+        screen.print(Text(f"{kind:<8} {output.printable(change['path'])}", _STYLES[kind]))
         for sign, side in (("-", "before"), ("+", "after")):
             if kind == "changed" or (kind == "removed") == (side == "before"):
                 screen.print(Text(f"  {sign} {json.dumps(change[side], default=str)}"))
