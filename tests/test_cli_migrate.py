@@ -260,11 +260,14 @@ class Writer(threading.Thread):
 
 
 def test_a_live_cut_over_from_async_to_sync_loses_nothing(tmp_path: Path) -> None:
-    """Also while the source fails over, and loses what its writers then replay."""
+    """Also while the source fails over, and loses what its writers then replay.
+
+    They all stand still meanwhile, which must not be taken for the end.
+    """
     given: dict[str, Any] = {"lag_bound_s": LAG_BOUND_S, "node_timeout_ms": FAST_MS}
     with (
         LocalCluster(durability="async", **given) as origin,
-        LocalCluster(durability="sync", **given) as goal,
+        LocalCluster(shards=1, durability="sync", **given) as goal,
     ):
         said = f"lag_bound_s={LAG_BOUND_S}"
         one, other = f"{origin.url}?durability=async&{said}", f"{goal.url}?durability=sync&{said}"
@@ -272,7 +275,7 @@ def test_a_live_cut_over_from_async_to_sync_loses_nothing(tmp_path: Path) -> Non
         writers = [Writer(saver, number) for number in range(3)]
         for writer in writers:
             writer.start()
-        arguments = ("migrate", "--from", one, "--to", other, "--until-quiet", "1", "--json")
+        arguments = ("migrate", "--from", one, "--to", other, "--until-quiet", "4", "--json")
         process = started(*arguments, folder=tmp_path)
         try:
             with closing(home(other, writes=False)) as opened:

@@ -47,7 +47,7 @@ def migrate(
             metavar="SECONDS",
             min=0.0,
             help="Catch up until nothing has changed for so long, then end. Choose it longer "
-            "than writers pause.",
+            "than writers pause, and than a failover of the source lasts.",
         ),
     ] = None,
     state: Annotated[
