@@ -33,7 +33,7 @@ from rag_cache.freshness.standings import Standings
 from rag_cache.lookup import Finder
 from rag_cache.metrics import Meter
 from rag_cache.operations import calls
-from rag_cache.partitions import Partition, partition_of
+from rag_cache.partitions import Partition, partition_of, recorded
 from rag_cache.questions import normalized
 from rag_cache.results import Fence, Hit, Miss, Stored
 from rag_cache.scope import Scope
@@ -274,9 +274,9 @@ class Answers:
     async def _change(
         self, face: Face, corpus: str, marks: Mapping[str, str | None], until_s: float
     ) -> None:
-        change = await face.primary.change_versions(corpus, marks)
-        self._meter.invalidated(len(marks))
         prefix = self._settings.key_prefix
+        change = await face.primary.change_versions(recorded(prefix, corpus), marks)
+        self._meter.invalidated(len(marks))
         why = await write_down(face.primary, face.writes, prefix, change, until_s)
         if why is None:
             return

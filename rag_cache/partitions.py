@@ -65,6 +65,19 @@ class Partition:
         return b"%b:e:%b:%b:" % (self.stem, scope[:SET_DIGITS].encode(), self.tag)
 
 
+def recorded(prefix: str, corpus: str) -> str:
+    """What the primary store calls a corpus: each cache has corpora of its own there.
+
+    A change counts as made once the partitions were told that the primary store knows, and
+    a process tells those under its own prefix only.
+
+    Args:
+        prefix: What all keys begin with; it never has the character that follows it here.
+        corpus: Name of the corpus.
+    """
+    return f"{prefix}|{corpus}"
+
+
 @lru_cache(maxsize=8192)
 def partition_of(prefix: str, corpus: str, tenant: str, number: int) -> Partition:
     """A partition and its keys.
@@ -78,7 +91,7 @@ def partition_of(prefix: str, corpus: str, tenant: str, number: int) -> Partitio
     stem = to_bytes(prefix)
     tag = b"{%b.%d}" % (digest_of(corpus, tenant).hex().encode(), number)
     return Partition(
-        name=PartitionKey(corpus, tenant, number),
+        name=PartitionKey(recorded(prefix, corpus), tenant, number),
         versions=b"%b:v:%b" % (stem, tag),
         scopes=b"%b:s:%b:" % (stem, tag),
         stem=stem,
@@ -86,6 +99,18 @@ def partition_of(prefix: str, corpus: str, tenant: str, number: int) -> Partitio
         claims=b"%b:f:%b:" % (stem, tag),
         tenant=digest_of("tenant", tenant).hex().encode(),
     )
+
+
+def partition_named(prefix: str, name: PartitionKey) -> Partition:
+    """A partition, by what the primary store calls it.
+
+    Raises:
+        ValueError: It is of a cache with another prefix.
+    """
+    own = recorded(prefix, "")
+    if not name.corpus.startswith(own):
+        raise ValueError("this partition is of a cache with another key_prefix")
+    return partition_of(prefix, name.corpus.removeprefix(own), name.tenant, name.number)
 
 
 def set_prefix(prefix: str, scope: str | None = None) -> str:

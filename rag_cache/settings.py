@@ -44,8 +44,9 @@ class CacheSettings(ConnectionSettings):
     """All settings of a semantic cache.
 
     Attributes:
-        key_prefix: What all keys begin with. Caches with different prefixes, or on different
-            clusters, must not share a primary store.
+        key_prefix: What all keys begin with. Caches with different prefixes know nothing of
+            each other, and may share a primary store; caches on different clusters that
+            share one need different prefixes.
         primary: URL of the primary store of document versions: ``sqlite:///file``,
             ``postgresql://...`` or ``dynamodb://...``; all processes of a cache use the same.
             Never shown, since it may hold a password.

@@ -93,11 +93,12 @@ async def test_a_change_is_pending_until_it_is_settled(ground: Ground) -> None:
     assert 0 <= standing.pending_s < 60
     assert elsewhere == Standing("", None)
     await asyncio.sleep(0.02)
-    assert await ground.call("pending_changes", older_than_s=0.01, limit=9) == [change]
-    assert await ground.call("pending_changes", older_than_s=1000, limit=9) == []
+    assert await ground.call("pending_changes", "handbook", older_than_s=0.01, limit=9) == [change]
+    assert await ground.call("pending_changes", "another", older_than_s=0, limit=9) == []
+    assert await ground.call("pending_changes", "handbook", older_than_s=1000, limit=9) == []
     for _ in range(2):
         await ground.call("settle_change", change)
-    assert await ground.call("pending_changes", older_than_s=0, limit=9) == []
+    assert await ground.call("pending_changes", "handbook", older_than_s=0, limit=9) == []
     assert await ground.call("standing", [HERE]) == [Standing("p1", None)]
 
 

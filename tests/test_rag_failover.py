@@ -11,7 +11,7 @@ import pytest
 
 from langgraph_valkey.local import LocalCluster
 from rag_cache import InvalidationPending, Miss, Scope
-from rag_cache.partitions import partition_of
+from rag_cache.partitions import partition_of, recorded
 from tests.failover_ground import until
 from tests.rag_ground import Caches, Caller, caches_on
 
@@ -166,7 +166,7 @@ async def test_what_a_process_left_pending_another_one_finishes(
     await call("store", "another one", scope, "fine")
     assert await other("lookup", QUESTION, scope)
     # The process dies between the primary store and the partition.
-    await call.cache._blocking.primary.change_versions("handbook", {"d:d1": None})
+    await call.cache._blocking.primary.change_versions(recorded(prefix, "handbook"), {"d:d1": None})
     await call("close")
     await until(lambda: not other.cache.lookup(QUESTION, scope), 8)
     await hit_again(other, "another one", scope)

@@ -18,6 +18,7 @@ from rag_cache.freshness import standings
 from rag_cache.freshness.changing import write_down
 from rag_cache.freshness.verifying import KEPT_MS, packed_changes
 from rag_cache.operations import calls
+from rag_cache.partitions import recorded
 from tests.failover_ground import until
 from tests.rag_ground import SCOPE, Caches, Caller
 from tests.rag_story import tell
@@ -159,9 +160,9 @@ async def test_an_old_change_never_undoes_a_newer_one(call: Caller) -> None:
     """Two invalidations of one document may reach a partition in the wrong order."""
     cache = call.cache
     await call("lookup", QUESTION, SCOPE)
-    face = cache._blocking
-    first = await face.primary.change_versions("handbook", {"d:d1": "v2"})
-    second = await face.primary.change_versions("handbook", {"d:d1": "v3"})
+    face, corpus = cache._blocking, recorded(cache.settings.key_prefix, SCOPE.corpus)
+    first = await face.primary.change_versions(corpus, {"d:d1": "v2"})
+    second = await face.primary.change_versions(corpus, {"d:d1": "v3"})
     home = cache._answers.asking(face, QUESTION, SCOPE, None).home
     for change in (second, first):
         packed = packed_changes(change.versions, change.number)
@@ -270,10 +271,11 @@ async def test_what_another_primary_has_acknowledged_is_not_done(caches: Caches)
             entered.append(given)
             return await face.primary.enter(*given)
 
-    change = await face.primary.change_versions("handbook", {"d:d1": None})
+    prefix = cache.settings.key_prefix
+    corpus = recorded(prefix, SCOPE.corpus)
+    change = await face.primary.change_versions(corpus, {"d:d1": None})
     primary: Any = Primary()
     link: Any = Elsewhere(face.writes, 1)
-    prefix = cache.settings.key_prefix
     assert await write_down(primary, link, prefix, change, link.now() + 5) is None
     assert entered
     assert not cache.lookup(QUESTION, SCOPE)

@@ -18,7 +18,7 @@ from rag_cache import Hit, InvalidationPending, Miss, Scope, SemanticCache
 from rag_cache.freshness import verifying
 from rag_cache.freshness.standings import STANDING_S, WAKE_S, Standings
 from rag_cache.freshness.verifying import complete, enter
-from rag_cache.partitions import Partition, partition_of
+from rag_cache.partitions import Partition, partition_of, recorded
 from tests.failover_ground import until
 from tests.rag_ground import SCOPE, Caches, caches_on
 
@@ -126,7 +126,7 @@ async def test_a_change_that_can_not_be_written_holds_up_no_other_one(
     valkey.command("SET", versions, "no hash")
     store: Any = cache._blocking.primary
     for corpus in ("broken", "whole"):
-        finish(store.change_versions(corpus, {"d:d1": None}))
+        finish(store.change_versions(recorded(prefix, corpus), {"d:d1": None}))
 
     def pending(scope: Scope) -> bool:
         [standing] = finish(store.standing([home_of(prefix, scope).name]))

@@ -18,12 +18,10 @@ from langgraph_valkey.dynamodb.errors import Refused
 from langgraph_valkey.dynamodb.items import (
     Item,
     corpus_key,
-    in_list,
     number,
     plain,
     text,
     untext,
-    until,
     word,
 )
 from langgraph_valkey.dynamodb.table import Part
@@ -57,14 +55,11 @@ class Versions(Part):
         )
         change_number = int(plain(counted)["number"])
         key = corpus_key(corpus, _change_sk(change_number))
-        now = self._table.now()
         pending = {
             **key,
-            **in_list("changes", now, key),
-            "corpus": text(corpus),
             "number": number(change_number),
             "versions": word(json.dumps(dict(versions))),
-            "begun_s": number(now),
+            "begun_s": number(self._table.now()),
         }
         await self._table.transact([self._table.putting(pending)])
         await self._write(corpus, versions, change_number)
@@ -75,14 +70,16 @@ class Versions(Part):
         key = corpus_key(change.corpus, _change_sk(change.number))
         await self._table.delete(key, {}, "")
 
-    async def pending_changes(self, *, older_than_s: float, limit: int) -> list[Change]:
-        """Changes that are pending for longer than this; see `Versions`."""
-        before = until(self._table.now() - older_than_s)
-        places = await self._table.listed("changes", until=before, limit=limit)
-        rows = [plain(each) for each in await self._table.get_each([at.key for at in places])]
+    async def pending_changes(
+        self, corpus: str, *, older_than_s: float, limit: int
+    ) -> list[Change]:
+        """Changes of a corpus that are pending for longer than this; see `Versions`."""
+        before = self._table.now() - older_than_s
         found = []
-        for row in sorted(rows, key=lambda row: float(row["begun_s"])):
-            corpus, versions = untext(row["corpus"]), json.loads(row["versions"])
+        for row in map(plain, await self._items(corpus, "change#", limit=limit)):
+            if float(row["begun_s"]) > before:
+                continue
+            versions = json.loads(row["versions"])
             await self._write(corpus, versions, row["number"])
             found.append(await self._change(corpus, row["number"], versions))
         return found

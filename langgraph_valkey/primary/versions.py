@@ -133,8 +133,16 @@ class Versions(Protocol):
         """All who have to know of it do. Idempotent."""
         ...
 
-    async def pending_changes(self, *, older_than_s: float, limit: int) -> list[Change]:
-        """Changes that are pending for longer than this, the oldest first."""
+    async def pending_changes(
+        self, corpus: str, *, older_than_s: float, limit: int
+    ) -> list[Change]:
+        """Changes of a corpus that are pending for longer than this, the oldest first.
+
+        Args:
+            corpus: Of which corpus: who tends one must not be held up by another one's.
+            older_than_s: How old they are at least, in seconds.
+            limit: How many at most.
+        """
         ...
 
     async def versions(self, corpus: str, *, after: str | None, limit: int) -> list[Version]:

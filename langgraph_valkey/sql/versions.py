@@ -69,13 +69,15 @@ class SqlVersions(SqlPart):
         )
         await self._database.write(lambda at: at.execute(settling).rowcount)
 
-    async def pending_changes(self, *, older_than_s: float, limit: int) -> list[Change]:
-        """Changes that are pending for longer than this; see `Versions`."""
+    async def pending_changes(
+        self, corpus: str, *, older_than_s: float, limit: int
+    ) -> list[Change]:
+        """Changes of a corpus that are pending for longer than this; see `Versions`."""
         changes = self._tables.changes.c
         found = (
             select(self._tables.changes)
-            .where(changes.begun_s <= now_s() - older_than_s)
-            .order_by(changes.begun_s, changes.id)
+            .where(changes.corpus == digest_of(corpus), changes.begun_s <= now_s() - older_than_s)
+            .order_by(changes.number)
             .limit(limit)
         )
 

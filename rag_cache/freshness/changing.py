@@ -20,10 +20,17 @@ from langgraph_valkey.primary.contract import Primary
 from langgraph_valkey.primary.versions import Change, KeptPartition
 from rag_cache.freshness.verifying import KEPT_MS, Successor, complete, enter, packed_changes
 from rag_cache.operations import calls
-from rag_cache.partitions import Partition, partition_of
+from rag_cache.partitions import partition_named
 
 TOGETHER = 256
 """Partitions that are written to at once."""
+
+NOT_THE_ONE = (
+    "the primary that answers was replaced, by what the primary store says. After a failover "
+    "that is over in a moment. If it stays, another cluster is used with the same primary store "
+    "and the same key_prefix: give each cluster's caches a key_prefix of their own"
+)
+"""Said of a primary that has not the standing to be told anything."""
 
 PAUSE_FIRST_S, PAUSE_MOST_S = 0.02, 0.5
 """Pauses, doubling, between two tries."""
@@ -71,7 +78,7 @@ async def _write(
     why: LanggraphValkeyError | None = None
     for at in range(0, len(targets), TOGETHER):
         some = targets[at : at + TOGETHER]
-        places = [_place(prefix, one) for one in some]
+        places = [partition_named(prefix, one.key) for one in some]
         try:
             replies = await link.send([calls.change(each, packed, KEPT_MS) for each in places])
         except LanggraphValkeyError as failure:
@@ -100,7 +107,7 @@ async def _verify(
     why: LanggraphValkeyError | None = None
     for one in targets:
         try:
-            successor = await enter(primary, link, _place(prefix, one))
+            successor = await enter(primary, link, partition_named(prefix, one.key))
         except LanggraphValkeyError as failure:
             successor, why = None, failure
         if successor is None:
@@ -115,9 +122,5 @@ async def _verify(
             left.append(one)
             why = failure
     if left and why is None:
-        why = Unreachable("the primary that answers is not the verified one")
+        why = Unreachable(NOT_THE_ONE)
     return left, why
-
-
-def _place(prefix: str, kept: KeptPartition) -> Partition:
-    return partition_of(prefix, kept.key.corpus, kept.key.tenant, kept.key.number)

@@ -44,6 +44,7 @@ class _Standing:
     Attributes:
         identity: The verified primary.
         asked_s: When the primary store was asked.
+        confirmed_s: When it was asked and gave a standing; else when the first use was.
         used_s: When it was used last.
         first_s: When it was used first.
         in_doubt: An answer did not fit: it has to be looked into.
@@ -55,6 +56,7 @@ class _Standing:
 
     identity: str = ""
     asked_s: float = float("-inf")
+    confirmed_s: float = float("inf")
     used_s: float = float("-inf")
     first_s: float = float("inf")
     in_doubt: bool = False
@@ -95,6 +97,7 @@ class Standings:
             standing = self._of.setdefault(key, _Standing())
             standing.used_s = now_s
             standing.first_s = min(standing.first_s, now_s)
+            standing.confirmed_s = min(standing.confirmed_s, now_s)
             if not is_first and now_s - self._woken_s < WAKE_S:
                 return None
             self._woken_s = now_s
@@ -168,7 +171,7 @@ class Standings:
             if standing.withdrawal > withdrawals:
                 return
             standing.identity = identity
-            standing.asked_s = asked_s
+            standing.asked_s = standing.confirmed_s = asked_s
             standing.in_doubt = standing.is_pending = False
             standing.successor = None
 
@@ -181,6 +184,11 @@ class Standings:
         """One was entered, or the one that was is none any more."""
         with self._lock:
             self._of.setdefault(key, _Standing()).successor = successor
+
+    def unconfirmed_s(self, key: PartitionKey, now_s: float) -> float:
+        """For how long it has had no standing, in seconds, or since it is in use."""
+        standing = self._of.get(key)
+        return 0.0 if standing is None else now_s - standing.confirmed_s
 
     def active(self, now_s: float) -> list[tuple[PartitionKey, bool]]:
         """Those to be looked after, and whether they are in doubt; forgets the others."""

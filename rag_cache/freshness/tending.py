@@ -14,14 +14,14 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable
 
-from langgraph_valkey.errors import LanggraphValkeyError
+from langgraph_valkey.errors import ConfigurationError, LanggraphValkeyError
 from langgraph_valkey.link import Link
 from langgraph_valkey.primary.contract import Primary
 from langgraph_valkey.primary.versions import PartitionKey
-from rag_cache.freshness.changing import write_down
+from rag_cache.freshness.changing import NOT_THE_ONE, write_down
 from rag_cache.freshness.standings import STANDING_S, Standings
 from rag_cache.freshness.verifying import complete, enter
-from rag_cache.partitions import partition_of
+from rag_cache.partitions import partition_named
 
 PENDING_S = 1.0
 """How old a pending change is when it begins to matter: most are written in milliseconds,
@@ -32,6 +32,11 @@ ROUND_S = STANDING_S / 4
 does not answer adds a second to that, and leaves time to renew the others."""
 
 CHANGES_PAGE = 100
+
+REPLACED_S = 30.0
+"""For how long a primary that was replaced may go on answering before that is a complaint:
+one that was frozen, or cut off, learns within a few timeouts of its cluster that it is none
+any more. One of another cluster never does."""
 
 
 async def tend(primary: Primary, link: Link, prefix: str, standings: Standings) -> None:
@@ -54,7 +59,7 @@ async def tend(primary: Primary, link: Link, prefix: str, standings: Standings) 
     pending, unknown = await _renew(primary, link, standings, [key for key, _ in active], doubtful)
     trouble = await _verify(primary, link, prefix, standings, [*doubtful, *unknown])
     if pending:
-        trouble = await _finish_changes(primary, link, prefix) or trouble
+        trouble = await _finish_changes(primary, link, prefix, pending) or trouble
     if trouble is not None:
         raise trouble
 
@@ -65,11 +70,10 @@ async def _renew(
     standings: Standings,
     keys: list[PartitionKey],
     doubtful: Iterable[PartitionKey] = (),
-) -> tuple[bool, list[PartitionKey]]:
-    """Ask for standings; whether a change is pending, and which ones have no primary yet."""
+) -> tuple[set[str], list[PartitionKey]]:
+    """Ask for standings; corpora with a pending change, and which ones have no primary yet."""
     withdrawals, asked_s = standings.withdrawals(), link.now()
-    is_pending = False
-    unknown = []
+    pending, unknown = set(), []
     for key, found in zip(keys, await primary.standing(keys), strict=True):
         age_s = found.pending_s
         # A young change is still being written, unless it is known to have been given up.
@@ -77,14 +81,14 @@ async def _renew(
             age_s >= PENDING_S or standings.waits_for(key, begun_s=asked_s - age_s)
         ):
             standings.withdraw(key, asked_s)
-            is_pending = True
+            pending.add(key.corpus)
         elif key in doubtful:
             continue
         elif found.identity:
             standings.confirm(key, found.identity, asked_s, withdrawals)
         else:
             unknown.append(key)
-    return is_pending, unknown
+    return pending, unknown
 
 
 async def _verify(
@@ -113,18 +117,24 @@ async def _is_verified(
     """Take the steps that can be taken now; whether a partition's primary serves."""
     successor = standings.successor(key)
     if successor is None:
-        partition = partition_of(prefix, key.corpus, key.tenant, key.number)
-        successor = await enter(primary, link, partition)
+        successor = await enter(primary, link, partition_named(prefix, key))
         standings.note_successor(key, successor)
+        if successor is None and standings.unconfirmed_s(key, link.now()) >= REPLACED_S:
+            raise ConfigurationError(NOT_THE_ONE)
     if successor is None or link.now() < successor.due_s:
         return False
     standings.note_successor(key, None)
     return await complete(primary, link, successor)
 
 
-async def _finish_changes(primary: Primary, link: Link, prefix: str) -> LanggraphValkeyError | None:
+async def _finish_changes(
+    primary: Primary, link: Link, prefix: str, corpora: Iterable[str]
+) -> LanggraphValkeyError | None:
     """Try to finish what is pending; what went wrong last, which holds up no other one."""
     trouble: LanggraphValkeyError | None = None
-    for change in await primary.pending_changes(older_than_s=PENDING_S, limit=CHANGES_PAGE):
-        trouble = await write_down(primary, link, prefix, change, until_s=link.now()) or trouble
+    for corpus in corpora:
+        for change in await primary.pending_changes(
+            corpus, older_than_s=PENDING_S, limit=CHANGES_PAGE
+        ):
+            trouble = await write_down(primary, link, prefix, change, until_s=link.now()) or trouble
     return trouble

@@ -72,7 +72,7 @@ async def enter(primary: Primary, link: Link, partition: Partition) -> Successor
 
     Returns:
         What `complete` takes; None if that primary was replaced and does not know, or
-        does not tell which one it is.
+        does not tell which one it is, or is one of another cluster than counts by now.
 
     Raises:
         LanggraphValkeyError: One of the two servers can't be used now.
