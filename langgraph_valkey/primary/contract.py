@@ -219,7 +219,7 @@ class Primary(Versions, Memories, Protocol):
         again, so the age must be more than a turn may stay interrupted for.
 
         Args:
-            older_than_s: The age.
+            older_than_s: The age: what has it is dropped, too.
             tombstones_s: That of tombstones, and of memories since they were deleted or
                 have expired: no server must still have an older record of the item that
                 was not told. None for the same.

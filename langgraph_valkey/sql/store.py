@@ -68,18 +68,18 @@ class SqlPrimary(
             runs.turn_id == commits.turn_id,
         )
         old_commits = delete(tables.commits).where(
-            commits.committed_s < before_s, ~is_waited_for, ~is_needed
+            commits.committed_s <= before_s, ~is_waited_for, ~is_needed
         )
         old_runs = delete(tables.runs).where(
-            runs.state == "settled", func.coalesce(runs.ended_s, runs.started_s) < before_s
+            runs.state == "settled", func.coalesce(runs.ended_s, runs.started_s) <= before_s
         )
         tombstones = tables.tombstones.c
         old_tombstones = delete(tables.tombstones).where(
-            tombstones.buried_s < now_s() - buried_s,
+            tombstones.buried_s <= now_s() - buried_s,
             tombstones.stamp != "",  # Else the Valkey server has yet to delete the thread.
         )
-        old_memories = delete(tables.memories).where(tables.memories.c.gone_s < now_s() - buried_s)
-        connection.execute(delete(tables.owners).where(tables.owners.c.until_s < before_s))
+        old_memories = delete(tables.memories).where(tables.memories.c.gone_s <= now_s() - buried_s)
+        connection.execute(delete(tables.owners).where(tables.owners.c.until_s <= before_s))
         return Purged(
             commits=connection.execute(old_commits).rowcount,
             runs=connection.execute(old_runs).rowcount,
