@@ -21,6 +21,7 @@ from hypothesis.stateful import (
 )
 
 from langgraph_valkey.errors import ConfigurationError
+from langgraph_valkey.items.ranking import MARGIN
 from langgraph_valkey.vectors.matrix import ROWS_FIRST, Matrix
 from tests.forks import holds_in_a_child
 
@@ -133,6 +134,24 @@ def test_many_rows_in_many_dimensions() -> None:
         found = matrix.search(asked, 8)
         assert [each.id for each in found] == np.argsort(-scores)[:8].tolist()
         assert [each.score for each in found] == pytest.approx(np.sort(-scores)[:8] * -1, abs=1e-6)
+
+
+@pytest.mark.parametrize("dimension", [3, 384, 1536, 4073, 4096])
+def test_scores_are_never_off_by_more_than_who_ranks_by_them_takes_into_account(
+    dimension: int,
+) -> None:
+    """Equal numbers are the worst: each addition is off in the same direction."""
+    draw = np.random.default_rng(11)
+    matrix: Matrix[int] = Matrix(dimension)
+    rows = [np.ones(dimension), draw.random(dimension), draw.standard_normal(dimension)]
+    rows += [row + 1e-4 * draw.standard_normal(dimension) for row in rows]
+    units = np.array([row / np.linalg.norm(row) for row in rows])
+    for at, row in enumerate(rows):
+        matrix.put(at, row, at)
+    for asked in units:
+        exact = units @ asked
+        off = [abs(found.score - exact[found.payload]) for found in matrix.search(asked, len(rows))]
+        assert max(off) < MARGIN
 
 
 @pytest.mark.parametrize(

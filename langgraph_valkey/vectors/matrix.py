@@ -1,9 +1,13 @@
 """The nearest of some vectors, exactly: one matrix, multiplied with what is looked for.
 
 All rows stand in one contiguous array of float32, so a search is one product of a matrix
-and a vector, which is memory-bound: 35 us for 1,000 rows of 384 numbers, 0.35 ms for
-10,000. At these sizes no index is worth its building. A row that is removed is replaced by
-the last one, and the array doubles when it is full.
+and a vector, which is memory-bound: beside other busy processes 0.1 ms for 1,000 rows of
+384 numbers, 1.2 ms for 10,000. At these sizes no index is worth its building. A row that is
+removed is replaced by the last one, and the array doubles when it is full.
+
+The product is that of `einsum`, which stays on its thread. `@` has BLAS share it among
+threads that spin until the last one has done its part: on two busy cores that took 7 to 25
+ms for 10,000 rows.
 """
 
 from __future__ import annotations
@@ -163,7 +167,8 @@ class Matrix(Generic[P]):
         # Under the lock: no row may change places between its score and its name.
         with self._lock:
             rows = len(self._ids)
-            scores = self._rows[:rows] @ unit
+            # Not `@`: see the head of this module.
+            scores = np.einsum("ij,j->i", self._rows[:rows], unit)
             if where is None:
                 allowed = np.arange(rows)
             else:
