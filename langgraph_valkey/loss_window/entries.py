@@ -39,6 +39,7 @@ class Entry:
         serial: Its number in the spool; 0 if it is not there.
         missing_since_s: Since when a replay has found that what it refers to is not
             there; another process may bring it.
+        is_over: By the last replay it was deleted, or has expired.
     """
 
     # What most entries never differ in stands here, since making one has to be cheap.
@@ -50,6 +51,7 @@ class Entry:
     bare = False
     serial = 0
     missing_since_s: float | None = None
+    is_over = False
 
     def __init__(
         self, number: bytes, kind: bytes, thread: str, slot: int, args: list[bytes],
@@ -87,8 +89,9 @@ class OfThread:
 
     @property
     def is_own(self) -> bool:
-        """Whether no other process is known to write the thread."""
-        return not any(entry.is_read for entry in self.entries.values())
+        """Whether it is this process's, and no other one is known to write it."""
+        entries = self.entries.values()
+        return not any(entry.is_read for entry in entries) and any(not e.is_over for e in entries)
 
     def saw(self, namespace: bytes, checkpoint_id: bytes) -> None:
         """Note a head, so that a replay may move on from it."""

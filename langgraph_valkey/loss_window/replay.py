@@ -10,6 +10,11 @@ call of a page and `take` its answer, so that the pages of many threads can trav
 side by side. An entry whose chunks are not there goes once more, with all of its
 chunks that the journal holds anywhere: another process may have removed the
 checkpoint that brought them.
+
+What was deleted, or has expired, is kept like the rest until that is durable, too. The
+primary that says so may be lost in its turn, with whoever else knows of it: then half a
+thread would be there again, and this process would no longer have the other half. So a
+deletion of the thread that it is told of goes along with the entries it ended.
 """
 
 from __future__ import annotations
@@ -186,7 +191,7 @@ class ThreadReplay:
         self._pages = self._pages_of([entry for entry in entries if entry.number in carried])
         self._page: _Page | None = None
         self._again: list[Entry] = []
-        self._removed: list[Entry] = []
+        self._gone: list[Entry] = []
         self._last_try = False
 
     @staticmethod
@@ -216,7 +221,7 @@ class ThreadReplay:
         page = self._page
         if page is None:
             # Last of all, so that they are not let go of before what needs their chunks.
-            self.settled, self._removed = self._removed, []
+            self.settled, self._gone = self._gone, []
             return None
         return operations.replay(
             self.keys,
@@ -234,9 +239,11 @@ class ThreadReplay:
             self.moved_to = answer.identity
             return
         self.standing = answer.standing
-        verdicts, forks = answer.rest
+        verdicts, forks, dead = answer.rest
         for entry, verdict in zip(page.entries, verdicts, strict=True):
             self._judge(entry, verdict)
+            if verdict == DELETED:
+                entry.standing = _buried(entry.standing, dead)
         for at in range(0, len(forks), 3):
             namespace, head, branch = (forks[at], *map(to_text, forks[at + 1 : at + 3]))
             name = namespace_of(namespace)
@@ -245,12 +252,14 @@ class ThreadReplay:
     def _judge(self, entry: Entry, verdict: int) -> None:
         outcome = self.outcome
         outcome.uncovered += entry.bare and verdict != MISSING
-        if verdict in (DELETED, EXPIRED):
+        entry.is_over = verdict in (DELETED, EXPIRED)
+        if entry.is_over:
             self.unwanted.append(entry)
+            self._gone.append(entry)
             outcome.deleted += verdict == DELETED
             outcome.expired += verdict == EXPIRED
         elif verdict == REMOVED:
-            self._removed.append(entry)
+            self._gone.append(entry)
             outcome.deleted += 1
         elif verdict == MISSING:
             if self._last_try or entry.bare:
@@ -323,6 +332,14 @@ def _kinship(entry: Entry) -> tuple[bytes, ...]:
     if standing.gen == NEVER:
         return (NEVER, standing.stamp)
     return (standing.gen, standing.dead, standing.nonce)
+
+
+def _buried(standing: Standing, dead: bytes) -> Standing:
+    """An entry's standing, once it is known when its thread was deleted last."""
+    gen = standing.gen
+    if gen == NEVER and standing.stamp <= dead:
+        gen = dead  # Else it would pass for one of a thread that was begun since.
+    return standing._replace(gen=gen, dead=max(standing.dead, dead))
 
 
 def _newest(one: Standing, other: Standing) -> Standing:

@@ -331,7 +331,6 @@ class LossWindow:
     def confirmed(self, done: Replay, identity: bytes, now_s: float) -> None:
         """A page of a thread was replayed, to this primary."""
         settled, done.settled = done.settled, []
-        unwanted, done.unwanted = done.unwanted, []
         with self._lock:
             for entry in done.missing:
                 entry.missing_since_s = entry.missing_since_s or now_s
@@ -342,8 +341,6 @@ class LossWindow:
                     settled.append(entry)
             for entry in settled:
                 self._journal.confirmed(entry, identity, done.standing.gen, now_s)
-            for entry in unwanted:
-                self._journal.drop(entry)
 
     def set_aside(self, done: Replay, now_s: float) -> None:
         """A thread that can't be replayed, since its keys hold something else."""

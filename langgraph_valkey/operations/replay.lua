@@ -15,7 +15,7 @@
 --        deleted meanwhile, 'r' a checkpoint that was removed meanwhile, 'x' its thread
 --        expired, 'm' its chunks are not there, or it was only asked for: sent
 --        without record or writes;
---        {namespace, head, other branch} of each fork
+--        {namespace, head, other branch} of each fork; when the thread was deleted last
 
 local HEAD = ARGV[1]
 local function number(from, to) return tonumber(sub(HEAD, from, to)) end
@@ -278,4 +278,4 @@ if t and DEADLINE > 0 and not refused() then
     call('PEXPIREAT', INDEX, format('%.0f', DEADLINE))
   end
 end
-return reply('ok', t and t.text or nothing(math.max(now, dead + 1)), table.concat(verdicts), forks)
+return reply('ok', t and t.text or nothing(math.max(now, dead + 1)), table.concat(verdicts), forks, format('%016.0f', dead))
