@@ -309,7 +309,11 @@ async def test_damage_is_told_and_can_be_mended(
     else:
         valkey.command("DEL", key)
         valkey.command("HSET", key, "a", "b")
-    for ops in ([GetOp(NS, "good"), GetOp(NS, "bad")], [SearchOp(NS, filter={"food": "figs"})]):
+    for ops in (
+        [GetOp(NS, "good"), GetOp(NS, "bad")],
+        [GetOp(NS, "bad"), PutOp(NS, "never there", None)],
+        [SearchOp(NS, filter={"food": "figs"})],
+    ):
         with pytest.raises(CorruptState) as raised:
             await face.batch(ops)
         assert "figs" not in str(raised.value)
@@ -321,6 +325,15 @@ async def test_damage_is_told_and_can_be_mended(
         valkey.command("DEL", key)
         await face.delete(NS, "bad")
     assert await face.keys() == (["bad", "good"] if damage in ("cut", "changed") else ["good"])
+
+
+async def test_graves_are_not_looked_for_in_a_list(
+    valkey: LocalValkey, prefix: str, near: Opener
+) -> None:
+    """Up to 512 fields, the server keeps small ones as a list."""
+    await near().put(NS, "k", {})
+    state = item_key(prefix, NS, "k").partition(b"}")[0] + b"}:state"
+    assert valkey.command("OBJECT", "ENCODING", state) == b"hashtable"
 
 
 def stored_at(valkey: LocalValkey, key: bytes) -> bytes:

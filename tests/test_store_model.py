@@ -89,18 +89,21 @@ MUTANTS = {
         "join", "bury(op, here, grave, 'E', digits(op.stamp))", "", about=EXPIRING
     ),
     "graves of what expires are dug when it is put": Mutant(
-        "turn", "call('HSET', STATE, 'D' .. name, 'E' .. stamp .. entries)", "", about=EXPIRING
+        "turn", "later('HSET', STATE, 'D' .. name, 'E' .. stamp .. entries)", "", about=EXPIRING
     ),
     "a deletion leaves a grave": Mutant(
         "turn",
-        "call('HSET', STATE, 'D' .. name, why .. stamp .. with_entry(entries_of(here, grave), "
+        "later('HSET', STATE, 'D' .. name, why .. stamp .. with_entry(entries_of(here, grave), "
         "op.entry))",
-        "call('HDEL', STATE, 'D' .. name)",
+        "later('HDEL', STATE, 'D' .. name)",
+    ),
+    "each joined operation is written before the next": Mutant(
+        "join", "  settle() -- ", "  if at == #ARGV then settle() end -- "
     ),
     "late writes are known": Mutant(
         "turn", "elseif before then\n    return 'l'", "", about={"late": 8}
     ),
-    "what is gone is news": Mutant("turn", "call('ZADD', GRAVES, STAMP, name)\nend", "end"),
+    "what is gone is news": Mutant("turn", "  later('ZADD', GRAVES, STAMP, name)\n", ""),
     "what was read is journaled": Mutant(
         patch=lambda: mock.patch.object(reads, "note"), about={"die": 4}
     ),

@@ -65,6 +65,7 @@ end
 
 local outcomes = {}
 for at = 2, #ARGV do outcomes[at - 1] = change(parsed(ARGV[at])) end
+settle()
 collect(20)
 level(tonumber(sub(HEAD, 57, 72)), 20)
 stamp_names()

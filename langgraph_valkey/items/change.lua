@@ -14,7 +14,7 @@ local function parsed(text)
   local ns_end, name_end = 109 + tonumber(sub(text, 98, 103)), 109 + tonumber(sub(text, 104, 109))
   return {
     text = text, entry = sub(text, 82, 97), name = sub(text, 110, name_end),
-    ns = sub(text, 110, ns_end), key = sub(text, ns_end + 3, name_end), body = sub(text, name_end + 1),
+    ns = sub(text, 110, ns_end), key = sub(text, ns_end + 3, name_end), body_from = name_end + 1,
   }
 end
 
@@ -53,7 +53,9 @@ end
 
 -- An entry, and before it those of other writers; how many that makes.
 local function with_entry(entries, entry)
-  if entries == '' then return entry, 1 end
+  if #entries <= 16 and sub(entries, 1, 8) == sub(entry, 1, 8) or entries == '' then
+    return entry, 1
+  end
   local found = {entry}
   for at = 1, #entries, 16 do
     if sub(entries, at, at + 7) ~= sub(entry, 1, 8) and #found < ENTRIES_MOST then
@@ -63,32 +65,50 @@ local function with_entry(entries, entry)
   return table.concat(found), #found
 end
 
+-- What is to be written, until `settle` does it: one command for many items takes little longer
+-- than for one. So until then, what is written of an item must not be looked at.
+local waiting = {} -- arguments by commands and keys
+local joined, left = {}, {} -- by namespaces: stamps and keys of what is put there; keys of what goes
+local births = {} -- of namespaces, where they turn out to be new
+
+local function gather(lists, name, a, b)
+  local list = lists[name]
+  if not list then
+    list = {}
+    lists[name] = list
+  end
+  list[#list + 1] = a
+  list[#list + 1] = b
+end
+
+local function later(command, key, a, b)
+  if not waiting[command] then waiting[command] = {} end
+  gather(waiting[command], key, a, b)
+end
+
 -- Stores an item, in place of what stands for it.
 local function keep(op, here, grave, stamp, born, created, deadline)
-  local name = op.name
+  local name, ns = op.name, op.ns
   local entries, many = with_entry(entries_of(here, grave), op.entry)
+  local body = sub(op.text, op.body_from)
   local stored = stamp .. born .. created .. sub(op.text, 66, 81) .. string.char(many)
-    .. entries .. op.body
+    .. entries .. body
   if deadline > 0 then
     call('SET', item(name), stored, 'PXAT', plain(deadline))
-    call('ZADD', ENDS, plain(deadline), name)
-    call('HSET', STATE, 'D' .. name, 'E' .. stamp .. entries)
+    later('ZADD', ENDS, plain(deadline), name)
+    later('HSET', STATE, 'D' .. name, 'E' .. stamp .. entries)
   else
     call('SET', item(name), stored)
     if grave then
-      call('HDEL', STATE, 'D' .. name)
-      call('ZREM', ENDS, name)
+      later('HDEL', STATE, 'D' .. name)
+      later('ZREM', ENDS, name)
     end
   end
   drop_vectors(name, here)
-  keep_vectors(op, deadline)
-  if grave then call('ZREM', GRAVES, name) end
-  local is_new = call('ZADD', members(op.ns), STAMP, op.key) == 1
-  if is_new and not touched[op.ns] and call('ZADD', INDEX, 0, op.ns) == 1 then
-    call('HSETNX', STATE, 'b' .. op.ns, born)
-    call('ZREM', GRAVES, op.ns)
-  end
-  touched[op.ns] = true
+  keep_vectors(op, body, deadline)
+  if grave then later('ZREM', GRAVES, name) end
+  gather(joined, ns, STAMP, op.key)
+  births[ns] = births[ns] or born
 end
 
 -- Stores an item that is here with something of it changed; it ends at this time, if ever.
@@ -102,25 +122,47 @@ local function rewrite(op, stored, deadline)
   touched[op.ns] = true
 end
 
--- Takes an item out of its namespace, and that out of the index if it was the last one.
+-- Takes an item out of its namespace.
 local function take_out(ns, key, name)
-  call('ZREM', ENDS, name)
-  if call('ZREM', members(ns), key) == 1 and call('EXISTS', members(ns)) == 0 then
-    call('ZREM', INDEX, ns)
-    call('ZREM', NAMES, ns)
-    call('ZADD', GRAVES, STAMP, ns)
-    touched[ns] = false
-  end
+  later('ZREM', ENDS, name)
+  later('ZADD', GRAVES, STAMP, name)
+  gather(left, ns, key)
 end
 
 -- Removes an item, and remembers when.
 local function bury(op, here, grave, why, stamp)
   local name = op.name
-  call('UNLINK', item(name))
+  later('UNLINK', '', item(name))
   drop_vectors(name, here)
   take_out(op.ns, op.key, name)
-  call('HSET', STATE, 'D' .. name, why .. stamp .. with_entry(entries_of(here, grave), op.entry))
-  call('ZADD', GRAVES, STAMP, name)
+  later('HSET', STATE, 'D' .. name, why .. stamp .. with_entry(entries_of(here, grave), op.entry))
+end
+
+-- Writes what waits for it. A namespace is in the index while it has items.
+local function settle()
+  for command, keys in pairs(waiting) do
+    for key, args in pairs(keys) do
+      if key == '' then call(command, unpack(args)) else call(command, key, unpack(args)) end
+    end
+  end
+  for ns, args in pairs(joined) do
+    if call('ZADD', members(ns), unpack(args)) > 0 and not touched[ns] then
+      if call('ZADD', INDEX, 0, ns) == 1 then
+        call('HSETNX', STATE, 'b' .. ns, births[ns])
+        call('ZREM', GRAVES, ns)
+      end
+    end
+    touched[ns] = true
+  end
+  for ns, args in pairs(left) do
+    if call('ZREM', members(ns), unpack(args)) > 0 and call('EXISTS', members(ns)) == 0 then
+      call('ZREM', INDEX, ns)
+      call('ZREM', NAMES, ns)
+      call('ZADD', GRAVES, STAMP, ns)
+      touched[ns] = false
+    end
+  end
+  waiting, joined, left, births = {}, {}, {}, {}
 end
 
 -- Takes out some of what has expired; gives how many.
@@ -133,9 +175,9 @@ local function collect(most)
     else
       local ns, key = split(name)
       take_out(ns, key, name)
-      call('ZADD', GRAVES, STAMP, name)
     end
   end
+  settle()
   return #due
 end
 
@@ -162,7 +204,9 @@ local function stamp_names()
   end
 end
 
--- A bucket that begins.
+-- A bucket that begins. Its state becomes a table at once, by a value of more than 64 bytes:
+-- else it would be a list up to 512 fields, of which each look-up passes half.
 local function begun(nonce, gen, dead)
+  call('HSET', STATE, 'h', string.rep('-', 65))
   return nonce .. gen .. digits(0) .. dead
 end

@@ -45,7 +45,7 @@ local function put(op)
     bury(op, here, grave, 'E', digits(op.stamp))
     return 'x'
   end
-  if op.body == '' then return 'm' end
+  if op.body_from > #op.text then return 'm' end
   keep(op, here, grave, digits(op.stamp), op.born, op.created, op.deadline)
   return 's'
 end
@@ -67,6 +67,7 @@ for at = 2, #ARGV do
   op.born, op.created = sub(op.text, 18, 33), sub(op.text, 34, 49)
   local verdict = sub(op.text, 1, 1) == 'P' and put(op) or delete(op)
   verdicts[at - 1] = verdict
+  settle() -- The next one may be of the same item.
   changed = changed or verdict == 's' or verdict == 'x'
 end
 if changed or NEWEST > last then

@@ -5,6 +5,7 @@
 --        'b'ns    the birth of a namespace
 --        'D'name  an item's grave: why(1) stamp(16) entry(16)*. 'D' if it was deleted; 'E'
 --                 if it expires: dug when it is put, so that it lies there when it has
+--        'h'      more than 64 bytes, by which the server makes the hash a table
 --        'z'      the newest stamp of those graves that were levelled
 --        'c'      number(16) epoch(16): of the primary store's changes, all up to that number
 --                 are here; and a mark that was drawn when this began to be counted
@@ -75,6 +76,26 @@ local function find(name)
   local here = call('GET', item(name))
   if here and (#here < 65 or not tonumber(sub(here, 1, 64))) then error('CORRUPT item') end
   return here
+end
+
+-- The items of these names, in the same order; false where there is none.
+local function find_all(names)
+  if #names == 0 then return {} end
+  local keys, absent = {}, {}
+  for n, name in ipairs(names) do keys[n] = item(name) end
+  local found = call('MGET', unpack(keys))
+  for n, here in ipairs(found) do
+    if not here then
+      absent[#absent + 1] = keys[n]
+    elseif #here < 65 or not tonumber(sub(here, 1, 64)) then
+      error('CORRUPT item')
+    end
+  end
+  -- MGET takes what is no text for what is not there.
+  if #absent > 0 and call('EXISTS', unpack(absent)) > 0 then
+    for _, key in ipairs(absent) do call('GET', key) end
+  end
+  return found
 end
 
 local function stamp_of(here) return tonumber(sub(here, 1, 16)) end

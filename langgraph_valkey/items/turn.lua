@@ -16,26 +16,50 @@ if sub(HEAD, 33, 48) ~= NEVER then
   if LATEST > tonumber(sub(i, 33, 48)) then return reply('rewound', i) end
 end
 
-local function read(wanted)
-  local found, at = {}, 1
-  while at <= #wanted do
-    local ends = at + 6 + tonumber(sub(wanted, at + 1, at + 6))
-    local name = sub(wanted, at + 7, ends)
-    local here = find(name)
-    if here and sub(wanted, at, at) == '1' and ttl_of(here) > 0 then
-      put_off(name, NOW_MS + ttl_of(here))
-    end
-    found[#found + 1] = here and as_told(name, here)
+local wanted, ops, names = {}, {}, {} -- what is read; what is changed; both by their names
+do
+  local at, text = 1, ARGV[2]
+  while at <= #text do
+    local ends = at + 6 + tonumber(sub(text, at + 1, at + 6))
+    names[#names + 1] = sub(text, at + 7, ends)
+    wanted[#names] = sub(text, at, at)
     at = ends + 1
+  end
+  for n = 3, #ARGV do
+    ops[n - 2] = parsed(ARGV[n])
+    names[#names + 1] = ops[n - 2].name
+  end
+end
+local items = find_all(names)
+
+-- Graves of what is to be changed, by names. What lives for ever has none.
+local function graves_of()
+  local fields, its, found = {}, {}, {}
+  for n, op in ipairs(ops) do
+    local here = items[#wanted + n]
+    if not here or sub(here, 49, 64) ~= NEVER then
+      fields[#fields + 1], its[#its + 1] = 'D' .. op.name, op.name
+    end
+  end
+  if #fields == 0 then return found end
+  for n, grave in ipairs(call('HMGET', STATE, unpack(fields))) do found[its[n]] = grave end
+  return found
+end
+
+local function read()
+  local found = {}
+  for n, slides in ipairs(wanted) do
+    local here = items[n]
+    if here and slides == '1' and ttl_of(here) > 0 then put_off(names[n], NOW_MS + ttl_of(here)) end
+    found[n] = here and as_told(names[n], here)
   end
   return found
 end
 
 local NOTHING = NEVER .. NEVER .. NEVER -- born, created and deadline of what was deleted
 
-local function change(op)
+local function change(op, here, grave)
   local is_put = sub(op.text, 1, 1) == 'P'
-  local here, grave = find(op.name), call('HGET', STATE, 'D' .. op.name)
   local before = seen(entries_of(here, grave), ENTRY)
   if before == 'same' and here and is_put then
     return 't' .. sub(here, 1, 48) .. deadline_of(op.name, here)
@@ -55,11 +79,12 @@ local function change(op)
   return 's' .. STAMP .. born .. created .. (deadline > 0 and digits(deadline) or NEVER)
 end
 
-local found = read(ARGV[2])
+local found, graves = read(), graves_of()
 if not i then i = begun(ENTRY, digits(math.max(NOW, LATEST + 1)), NEVER) end
 STAMP = digits(math.max(NOW, LATEST + 1, tonumber(sub(i, 33, 48)) + 1))
 local outcomes = {}
-for at = 3, #ARGV do outcomes[at - 2] = change(parsed(ARGV[at])) end
+for n, op in ipairs(ops) do outcomes[n] = change(op, items[#wanted + n], graves[op.name]) end
+settle()
 if NOW % 4 == 0 then -- Now and then, as it takes as long as an item does.
   collect(50)
   level(tonumber(sub(HEAD, 105, 120)), 50)

@@ -45,8 +45,7 @@ local function drop_vectors(name, here)
 end
 
 -- Keeps the vectors of an item that is put.
-local function keep_vectors(op, deadline)
-  local body = op.body
+local function keep_vectors(op, body, deadline)
   local at = 14 + length(body, 10)
   if at > #body then return end
   if string.sub(body, 1, 1) ~= '2' then

@@ -141,6 +141,11 @@ def _get(on: Commands, key: bytes) -> bytes | None:
     return on.keyspace.text(key)
 
 
+def _mget(on: Commands, *keys: bytes) -> list[bytes | None]:
+    found = [on.keyspace.value(key) for key in keys]
+    return [each if isinstance(each, bytes) else None for each in found]
+
+
 def _set(on: Commands, key: bytes, text: bytes, *options: bytes) -> StatusReply:
     deadline_ms = None
     if options:
@@ -254,6 +259,7 @@ _TABLE: dict[str, tuple[int, int, Callable[..., Any]]] = {
     "TIME": (0, 0, _time),
     "INFO": (1, 1, _info),
     "GET": (1, 1, _get),
+    "MGET": (1, _MANY, _mget),
     "SET": (2, _MANY, _set),
     "HGET": (2, 2, _hget),
     "HMGET": (2, _MANY, _hmget),
