@@ -10,17 +10,20 @@ import ast
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
+import typer
 from pydantic import SecretStr
 from pydantic_core import PydanticUndefined
 
 from langgraph_valkey import Settings, TierSettings, errors
+from langgraph_valkey.cli.program import app
 from langgraph_valkey.local import LocalValkey
 from langgraph_valkey.settings import ConnectionSettings
 from rag_cache.settings import TTL_S, CacheSettings
@@ -109,6 +112,26 @@ def test_shell_is_valid_and_its_targets_exist(block: Block) -> None:
         assert named in extras["optional-dependencies"]
     for target in re.findall(r"\bmake ([a-z]+)", block.text):
         assert re.search(rf"^{target}:", MAKEFILE, re.M), target
+
+
+def commands() -> list[str]:
+    """Calls of the command in the shell blocks, without comments."""
+    shell = "".join(block.text for block in blocks("sh"))
+    return re.findall(r"^langgraph-valkey (.*?)\s*(?:#.*)?$", shell, re.M)
+
+
+def test_each_command_of_the_program_is_named() -> None:
+    program: Any = typer.main.get_command(app)  # A group of click, or of typer's own copy.
+    section = README.split("\n## The command\n")[1].split("\n## How it works\n")[0]
+    assert [name for name in program.commands if not re.search(rf"\b{name}\b", section)] == []
+
+
+@pytest.mark.parametrize("call", commands())
+def test_calls_of_the_command_can_be_read(call: str) -> None:
+    program: Any = typer.main.get_command(app)  # A group of click, or of typer's own copy.
+    name, *arguments = shlex.split(call)
+    # It reads the arguments, as a call does, and does nothing.
+    program.commands[name].make_context(name, arguments)
 
 
 def test_targets_named_in_sentences_exist() -> None:
