@@ -1,6 +1,6 @@
 # Everything from a fresh clone, given Python >= 3.11 and make:
 #   make demo     make test     make check     make help
-# Variables: PYTHON=python3.12  TESTS=tests/test_values.py  SEED=7  FAILOVERS=20  FAULTS=10
+# Variables: PYTHON=python3.12  TESTS=tests/test_values.py  SEED=7  FAILOVERS=20  ITEM_FAILOVERS=10  FAULTS=10
 #            ONLY=steps QUICK=1  BANKING77=folder of that data's train.csv and test.csv
 
 .DELETE_ON_ERROR:
@@ -11,6 +11,7 @@ SEED ?= 0
 TESTS ?= tests
 JOBS ?= 2
 FAILOVERS ?= 200
+ITEM_FAILOVERS ?= 100
 FAULTS ?= 100
 
 # Started with -m each, since scripts in a virtual environment break when it is moved.
@@ -68,8 +69,9 @@ format: .venv/.ready ## Format the code, and repair what the linter can
 bench: .bench-venv/.ready ## Measure against other checkpointers and semantic caches (ONLY=steps QUICK=1 for a glance)
 	@ONLY="$(ONLY)" QUICK="$(QUICK)" BANKING77="$(BANKING77)" $(BENCH) benchmarks
 
-failover: .venv/.ready ## Break primaries under load, and agents with them; look for what was acknowledged and paid (FAILOVERS=200 FAULTS=100 SEED=...)
+failover: .venv/.ready ## Break primaries under load, and agents with them; look for what was acknowledged and paid (FAILOVERS=200 ITEM_FAILOVERS=100 FAULTS=100 SEED=...)
 	@$(RUN) tests.kill_loop --failovers $(FAILOVERS) --seed $(SEED)
+	@$(RUN) tests.store_kill_loop --failovers $(ITEM_FAILOVERS) --seed $(SEED)
 	@$(RUN) tests.double_fault --faults $(FAULTS) --seed $(SEED)
 
 clean: ## Remove what make made: environments, caches, the demo's data

@@ -13,9 +13,10 @@ from tests.kill_loop.faults import DECK, FAULTS
 from tests.kill_loop.loop import Plan, run
 
 
-def _plan() -> Plan:
+def plan_from(module: str) -> Plan:
+    """What the command line asks of a kill loop."""
     standard = Plan()
-    parser = argparse.ArgumentParser(prog="python -m tests.kill_loop", description=__doc__)
+    parser = argparse.ArgumentParser(prog=f"python -m {module}")
     parser.add_argument("--failovers", type=int, default=standard.failovers)
     parser.add_argument("--seed", type=int, default=standard.seed)
     parser.add_argument("--crews", type=int, default=standard.crews, help="processes that write")
@@ -34,15 +35,15 @@ def _plan() -> Plan:
     )
 
 
-def _stop(number: int, _frame: FrameType | None) -> None:
+def leave(number: int, _frame: FrameType | None) -> None:
     """Leave by an exception, so that servers and crews are ended on the way."""
     sys.exit(128 + number)
 
 
 def main() -> int:
     """Run it, tell of it; 1 if anything is wrong."""
-    signal.signal(signal.SIGTERM, _stop)
-    plan = _plan()
+    signal.signal(signal.SIGTERM, leave)
+    plan = plan_from("tests.kill_loop")
     print(
         f"Seed {plan.seed}: {plan.failovers} failovers under {plan.crews * plan.writers} writers."
     )

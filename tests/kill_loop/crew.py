@@ -13,7 +13,7 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import Any
@@ -109,12 +109,13 @@ class Crew:
 
     Args:
         order: What it does.
+        aboard: Who does it, in the crew's process: an `Aboard`, or what answers the same.
     """
 
-    def __init__(self, order: Order) -> None:
+    def __init__(self, order: Order, aboard: type[Any]) -> None:
         spawn = multiprocessing.get_context("spawn")
         self._pipe, theirs = spawn.Pipe()
-        self._process = spawn.Process(target=_main, args=(order, theirs), daemon=True)
+        self._process = spawn.Process(target=_main, args=(aboard, order, theirs), daemon=True)
         self._process.start()
         theirs.close()
 
@@ -152,10 +153,10 @@ def ask_all(crews: list[Crew], method: str, *args: Any) -> list[Any]:
 # --- in the crew's process --------------------------------------------------------
 
 
-def _main(order: Order, pipe: Connection) -> None:
+def _main(aboard: type[Any], order: Order, pipe: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     logging.getLogger("langgraph_valkey").setLevel(logging.CRITICAL)
-    crew = Aboard(order)
+    crew = aboard(order)
     crew.start()
     try:
         while True:
@@ -163,6 +164,19 @@ def _main(order: Order, pipe: Connection) -> None:
             pipe.send(getattr(crew, method)(*args))
     except (EOFError, BrokenPipeError):
         pass  # Whoever ordered it is done with it, or gone.
+
+
+def told_of(timed: Sequence[tuple[float, RecoveryReport]], waiting: int) -> Told:
+    """What reports, and when they came, say of one failover."""
+    reports = [report for _, report in timed]
+    return Told(
+        waiting=waiting,
+        reports=len(reports),
+        last_s=max((at for at, _ in timed), default=0.0),
+        replayed=sum(report.replayed for report in reports),
+        forks=sum(len(report.forks) for report in reports),
+        incomplete=sum(len(report.incomplete) for report in reports),
+    )
 
 
 class Aboard:
@@ -235,16 +249,8 @@ class Aboard:
 
     def told(self, promotion: Promotion) -> Told:
         """What its savers told of a failover."""
-        mine = self._reports.get(promotion.identity, [])
-        reports = [report for _, report in mine]
-        return Told(
-            waiting=sum(not saver.is_past(promotion.former) for saver in self._savers),
-            reports=len(reports),
-            last_s=max((at for at, _ in mine), default=0.0),
-            replayed=sum(report.replayed for report in reports),
-            forks=sum(len(report.forks) for report in reports),
-            incomplete=sum(len(report.incomplete) for report in reports),
-        )
+        waiting = sum(not saver.is_past(promotion.former) for saver in self._savers)
+        return told_of(self._reports.get(promotion.identity, []), waiting)
 
     def check(self) -> Findings:
         """Look for what was written lately; what is wrong is told once."""

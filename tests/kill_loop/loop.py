@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from langgraph_valkey.local import LocalCluster
-from tests.kill_loop.crew import Crew, Order, Tally, Told, ask_all
+from tests.kill_loop.crew import Aboard, Crew, Order, Tally, Told, ask_all
 from tests.kill_loop.faults import BOUND_S, DECK, FAULTS, Shock, schedule
 from tests.kill_loop.ledger import clock
 from tests.kill_loop.search import Findings
@@ -103,18 +103,19 @@ class Result:
         return sum(each.failovers for each in self.kinds.values())
 
 
-def run(plan: Plan, say: Callable[[str], None] = print) -> Result:
+def run(plan: Plan, say: Callable[[str], None] = print, aboard: type[Any] = Aboard) -> Result:
     """Run it.
 
     Args:
         plan: What to do.
         say: Called with a line about each fault.
+        aboard: Who writes in each crew, and looks.
 
     Raises:
         TimeoutError: The cluster, or a crew, did not come to where it had to be.
     """
     started_s = time.monotonic()
-    with _lab(plan) as (cluster, crews):
+    with _lab(plan, aboard) as (cluster, crews):
         loop = _Loop(plan, cluster, crews, say)
         loop.run()
     loop.result.took_s = time.monotonic() - started_s
@@ -122,7 +123,7 @@ def run(plan: Plan, say: Callable[[str], None] = print) -> Result:
 
 
 @contextmanager
-def _lab(plan: Plan) -> Iterator[tuple[LocalCluster, list[Crew]]]:
+def _lab(plan: Plan, aboard: type[Any]) -> Iterator[tuple[LocalCluster, list[Crew]]]:
     common: dict[str, Any] = {
         "durability": "async",
         "lag_bound_s": BOUND_S,
@@ -136,7 +137,7 @@ def _lab(plan: Plan) -> Iterator[tuple[LocalCluster, list[Crew]]]:
         try:
             for number in range(plan.crews):
                 order = Order(number, cluster.url, plan.seed, plan.writers, savers, common)
-                crews.append(Crew(order))
+                crews.append(Crew(order, aboard))
             yield cluster, crews
         finally:
             for crew in crews:
