@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import pytest
+
 from langgraph_valkey import operations
+from langgraph_valkey.items import buckets as asking_buckets
 from langgraph_valkey.items import calls
 from langgraph_valkey.items.calls import FROM_THE_START
 from langgraph_valkey.items.names import bucket_of, item_name, pack_namespace
 from langgraph_valkey.items.together import Together
 from langgraph_valkey.link import finish
 from langgraph_valkey.local import LocalValkey
+from langgraph_valkey.testing import memory_store
 from tests.link_ground import links
 from tests.store_buckets import BUCKETS, PlainBuckets
 
@@ -53,3 +57,37 @@ def stampless(part: Any) -> Any:
 
 def answer(reply: Any) -> Any:
     return operations.read(reply)
+
+
+@pytest.mark.parametrize(
+    ("differs", "judged"),
+    [("nothing", 1), ("primary", 2), ("stamp", 2), ("status", 2), ("count", 2)],
+)
+def test_what_says_the_same_of_a_bucket_is_judged_once(
+    monkeypatch: pytest.MonkeyPatch, differs: str, judged: int
+) -> None:
+    """Whether an answer holds hangs on the bucket and on who tells of it, not on the question."""
+    store = memory_store()
+    buckets, link = store._buckets, store._session.blocking
+    bucket = next(iter(buckets.keys))
+    heard = []
+
+    async def not_yet(*about: Any) -> bool:
+        heard.append(about)
+        return False
+
+    monkeypatch.setattr(asking_buckets, "not_yet", not_yet)
+    standing, other = bytes(16) + b"1" * 48, bytes(16) + b"2" * 48
+    first = [b"ok", b"A" * 40, standing, 1, []]
+    second = {
+        "nothing": [b"ok", b"A" * 40, standing, 2, [b"x"]],
+        "primary": [b"ok", b"B" * 40, standing, 1, []],
+        "stamp": [b"ok", b"A" * 40, other, 1, []],
+        "status": [b"none", b"A" * 40, standing, 1, []],
+        "count": [b"ok", b"A" * 40, standing + b"3" * 32, 1, []],
+    }[differs]
+    asked = [(bucket, calls.read(buckets.keys[bucket], []))] * 2
+    found = finish(buckets.until_good(link, asked, [first, second], 0.0))
+    assert [each.rest for each in found] == [first[3:], second[3:]]
+    assert len(heard) == judged
+    store.close()

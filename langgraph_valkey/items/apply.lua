@@ -14,7 +14,7 @@
 local ABOVE_MOST = 64 -- numbers that are kept for themselves; whoever brings the others counts
 local HEAD = ARGV[1]
 if moved(sub(HEAD, 1, 40)) then return reply('moved', nothing(0)) end
-local i, count = bucket(), call('HGET', STATE, 'c')
+local i, count = bucket(), KNOWN[2]
 local EPOCH, SINCE = sub(HEAD, 89, 104), sub(HEAD, 105, 120)
 if SINCE ~= NEVER then
   -- What was brought before may be gone.
@@ -55,7 +55,8 @@ local function tally(upto, number)
   for each in pairs(above) do
     if each > upto and #left < ABOVE_MOST then left[#left + 1] = digits(each) end
   end
-  call('HSET', STATE, 'c', digits(upto) .. (count and sub(count, 17) or EPOCH))
+  KNOWN[2] = digits(upto) .. (count and sub(count, 17) or EPOCH)
+  call('HSET', STATE, 'c', KNOWN[2])
   if #left > 0 then
     call('HSET', STATE, 'a', table.concat(left))
   else

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from langgraph.store.base import (
@@ -122,17 +123,18 @@ def sort(ops: Iterable[Op], buckets: int) -> Batch:
         TypeError, ValueError: Another part of an operation can't be meant.
     """
     batch = Batch()
-    puts: dict[tuple[bytes, bytes], Put] = {}
+    gets = batch.gets
+    puts: dict[tuple[bytes, bytes], tuple[PutOp, int]] = {}
     lasting: set[tuple[bytes, bytes]] = set()
     for at, op in enumerate(ops):
         batch.size += 1
         if isinstance(op, GetOp):
             name, key = _namespace(op.namespace), _key(op.key)
             get = Get(at, name, key, bool(op.refresh_ttl))
-            batch.gets.setdefault(bucket_of(name, buckets), []).append(get)
+            gets.setdefault(bucket_of(name, buckets), []).append(get)
         elif isinstance(op, PutOp):
             name, key = _namespace(op.namespace), _key(op.key)
-            puts[name, key] = Put(name, key, _checked(op), _ttl_ms(op.ttl))
+            puts[name, key] = _checked(op), _ttl_ms(op.ttl)
             if isinstance(op, DurablePut):
                 lasting.add((name, key))
         elif isinstance(op, SearchOp):
@@ -145,14 +147,22 @@ def sort(ops: Iterable[Op], buckets: int) -> Batch:
             batch.listings[at] = op
         else:
             raise ValueError(f"Unknown operation type: {type(op)}")  # noqa: TRY004 - as others do
-    for rank, put in enumerate(puts.values()):
-        put = put._replace(rank=rank)
-        where = batch.lasting if (put.namespace, put.key) in lasting else batch.puts
-        where.setdefault(bucket_of(put.namespace, buckets), []).append(put)
+    for rank, (item, (op, ttl_ms)) in enumerate(puts.items()):
+        name, key = item
+        where = batch.lasting if item in lasting else batch.puts
+        where.setdefault(bucket_of(name, buckets), []).append(Put(name, key, op, ttl_ms, rank))
     return batch
 
 
 def _namespace(given: Any) -> bytes:
+    try:
+        return _name_of(given)  # Mostly it is one of few.
+    except TypeError:  # It can't be looked up.
+        return _name_of.__wrapped__(given)
+
+
+@lru_cache(maxsize=8192)
+def _name_of(given: Any) -> bytes:
     if not isinstance(given, tuple | list):
         raise InvalidNamespaceError(
             f"a namespace must be a tuple of strings, not {type(given).__name__}"
@@ -174,10 +184,11 @@ def _key(given: Any) -> bytes:
 def _checked(op: PutOp) -> PutOp:
     value, index = op.value, op.index
     if value is not None:
-        if not isinstance(value, Mapping):
+        if type(value) is not dict and not isinstance(value, Mapping):
             raise TypeError(f"a value must be a dict, not {type(value).__name__}")
-        if not all(isinstance(name, str) for name in value):
-            raise TypeError("a value must have strings as the names of its fields")
+        for name in value:
+            if not isinstance(name, str):
+                raise TypeError("a value must have strings as the names of its fields")
     if index is None or index is False:
         return op
     if not isinstance(index, list | tuple) or not all(isinstance(path, str) for path in index):

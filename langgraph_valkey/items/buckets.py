@@ -132,18 +132,20 @@ class Buckets:
                 sent_s = link.now()
                 replies = await self._send(link, [asked[at][1] for at in left])
             again = []
+            good: dict[str, Answer] = {}
             for at, reply in zip(left, replies, strict=True):
                 bucket, answer = asked[at][0], operations.read(reply)
-                known, keys = standings[at], self.keys[bucket]
-                window = self.window
-                if await not_yet(window, link, bucket, keys, answer, known, tries, sent_s):
-                    again.append(at)
-                    continue
-                durables = self.durables
-                if durables and await durables.lacks(link, bucket, answer, sent_s, began_s):
-                    again.append(at)
-                    continue
-                self.known.learn(bucket, answer.standing)
+                if not _says_the_same(answer, good.get(bucket)):
+                    known, keys = standings[at], self.keys[bucket]
+                    window, durables = self.window, self.durables
+                    if await not_yet(window, link, bucket, keys, answer, known, tries, sent_s):
+                        again.append(at)
+                        continue
+                    if durables and await durables.lacks(link, bucket, answer, sent_s, began_s):
+                        again.append(at)
+                        continue
+                    self.known.learn(bucket, answer.standing)
+                    good[bucket] = answer
                 found[at] = answer
             left, replies, tries = again, None, tries + 1
         return [found[at] for at in range(len(asked))]
@@ -214,3 +216,8 @@ class Buckets:
                 "another key_prefix for another store"
             )
         self._is_laid_out = True
+
+
+def _says_the_same(answer: Answer, good: Answer | None) -> bool:
+    """Whether an answer says of its bucket, and of who tells it, what a good one said."""
+    return good is not None and answer[:3] == good[:3] and answer.beyond == good.beyond

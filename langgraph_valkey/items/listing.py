@@ -45,11 +45,9 @@ class NamesMirror:
 
     Attributes:
         lock: To be held by who reads `namespaces`.
-        namespaces: Sorted.
     """
 
     lock: threading.RLock
-    namespaces: list[Namespace]
 
     def __init__(self) -> None:
         self.after_fork()
@@ -58,7 +56,7 @@ class NamesMirror:
     def after_fork(self) -> None:
         """Begin anew: the lock may be held by nobody, and what it guards be half done."""
         self.lock = threading.RLock()
-        self.namespaces = []
+        self._sorted: list[Namespace] | None = []
         self._basis: dict[str, Basis] = {}
         self._names: dict[str, set[bytes]] = {}
 
@@ -96,15 +94,23 @@ class NamesMirror:
             self._change(names - new, new - names)
             return True
 
-    def _change(self, removed: Collection[bytes], added: Collection[bytes]) -> None:
-        if len(removed) + len(added) > FEW:
+    @property
+    def namespaces(self) -> list[Namespace]:
+        """All namespaces, sorted."""
+        if self._sorted is None:
             every = sorted(name for names in self._names.values() for name in names)
-            self.namespaces = [unpack_namespace(name) for name in every]  # They sort alike.
+            self._sorted = [unpack_namespace(name) for name in every]  # They sort alike.
+        return self._sorted
+
+    def _change(self, removed: Collection[bytes], added: Collection[bytes]) -> None:
+        here = self._sorted
+        if here is None or len(removed) + len(added) > FEW:
+            self._sorted = None  # Sorted once all buckets have told.
             return
         for name in removed:
-            del self.namespaces[bisect_left(self.namespaces, unpack_namespace(name))]
+            del here[bisect_left(here, unpack_namespace(name))]
         for name in added:
-            insort(self.namespaces, unpack_namespace(name))
+            insort(here, unpack_namespace(name))
 
 
 class NamesUpdate:

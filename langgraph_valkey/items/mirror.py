@@ -188,7 +188,8 @@ class Mirror:
                     self._change(part, {**dict.fromkeys(part.rows), **told.records})
                     part.server_ms = 0  # It may be another server's clock.
                 elif part.basis.reaches(told.since):
-                    self._change(part, told.records)
+                    if told.records:
+                        self._change(part, told.records)
                 else:
                     return False
                 part.basis = told.basis

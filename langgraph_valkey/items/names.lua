@@ -7,6 +7,8 @@
 local i = bucket()
 if not i then return nobody(ARGV[1] ~= NEVER or ARGV[2] ~= '') end
 local at = whence(i, ARGV[1], ARGV[2])
+local due = call('ZCOUNT', ENDS, '-inf', '(' .. digits(NOW_MS))
+if is_quiet(at) then return reply('ok', i, NOW_MS, at.upto, '', 0, {}, {}, due) end
 local LEFT, CHUNK = tonumber(ARGV[3]), 500
 local stopped = ''
 
@@ -43,5 +45,4 @@ end
 if stopped == '' and at.since ~= NEVER then
   if at.stage == 'g' then gone = walk(GRAVES, 'g', at.score, at.key) else gone = walk(GRAVES, 'g') end
 end
-return reply('ok', i, NOW_MS, at.upto, stopped, at.anew and 1 or 0, born, gone,
-  call('ZCOUNT', ENDS, '-inf', '(' .. digits(NOW_MS)))
+return reply('ok', i, NOW_MS, at.upto, stopped, at.anew and 1 or 0, born, gone, due)

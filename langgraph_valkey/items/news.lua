@@ -9,10 +9,12 @@
 
 local PREFIX, ROOM, LEFT = ARGV[1], tonumber(ARGV[4]), tonumber(ARGV[5])
 local CHUNK = 200
+local FEW = 50 -- changed namespaces that are not worth counting those beneath the prefix
 local LOOKS = 2000 -- namespaces that a page may look at
 local i = bucket()
 if not i then return nobody(ARGV[2] ~= NEVER or ARGV[3] ~= '') end
 local at = whence(i, ARGV[2], ARGV[3])
+if is_quiet(at) then return reply('ok', i, NOW_MS, at.upto, '', 0, {}) end
 local found, held, stopped = {}, {}, false
 
 -- Whether the page can't take another item; then the next one begins at this place.
@@ -86,9 +88,10 @@ local BELOW = PREFIX == '' and '+' or '(' .. sub(PREFIX, 1, -2) .. '\1'
 
 local function few_changed(after)
   if at.since == NEVER then return nil end
-  local many = call('ZCOUNT', NAMES, '(' .. at.since, '+inf')
-  if many > MOST or many > call('ZLEXCOUNT', INDEX, '[' .. PREFIX, BELOW) then return nil end
-  local these, changed = {}, call('ZRANGEBYSCORE', NAMES, '(' .. at.since, '+inf')
+  local changed = call('ZRANGEBYSCORE', NAMES, '(' .. at.since, '+inf', 'LIMIT', 0, MOST + 1)
+  if #changed > MOST then return nil end
+  if #changed > FEW and #changed > call('ZLEXCOUNT', INDEX, '[' .. PREFIX, BELOW) then return nil end
+  local these = {}
   for _, ns in ipairs(changed) do
     if sub(ns, 1, #PREFIX) == PREFIX and (not after or above(ns, after)) then these[#these + 1] = ns end
   end

@@ -28,7 +28,7 @@ end
 -- rewound behind, or since which graves were levelled.
 local function whence(i, since, place)
   local gen, upto = sub(i, 17, 32), sub(i, 33, 48)
-  local levelled = tonumber(call('HGET', STATE, 'z') or 0)
+  local levelled = tonumber(KNOWN[3] or 0)
   local function is_void(stamp) return stamp > tonumber(upto) end
   if place ~= '' then
     local from = {upto = sub(place, 1, 16), since = sub(place, 17, 32), anew = false}
@@ -45,6 +45,9 @@ local function whence(i, since, place)
   local anew = stamp > 0 and (is_void(stamp) or stamp < levelled)
   return {upto = upto, since = anew and NEVER or since, anew = anew, stage = ''}
 end
+
+-- Whether nothing has changed since: each change gives the bucket a stamp above all before.
+local function is_quiet(at) return at.stage == '' and at.since == at.upto end
 
 -- The place to go on from.
 local function whereto(i, at, stage, score, ns, key)

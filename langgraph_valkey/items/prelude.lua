@@ -45,6 +45,9 @@ local NOW_MS = math.floor(NOW / 1000)
 local function digits(number) return format('%016.0f', number) end
 local function plain(number) return format('%.0f', number) end
 
+-- What all ask first of the state: its identity, its count, and what was levelled.
+local KNOWN = call('HMGET', STATE, 'i', 'c', 'z')
+
 local function whole(i)
   if i and (#i ~= 64 or not tonumber(sub(i, 17))) then error('CORRUPT identity of the bucket') end
   return i
@@ -52,7 +55,7 @@ end
 
 -- Every reply begins so.
 local function reply(status, i, ...)
-  return {status, ME, i .. (call('HGET', STATE, 'c') or ''), ...}
+  return {status, ME, i .. (KNOWN[2] or ''), ...}
 end
 
 -- The identity of a bucket that is not there, at a stamp.
@@ -60,7 +63,7 @@ local function nothing(stamp)
   return NOBODY .. NEVER .. digits(stamp) .. NEVER
 end
 
-local function bucket() return whole(call('HGET', STATE, 'i')) end
+local function bucket() return whole(KNOWN[1]) end
 
 local function item(name) return STEM .. 'i:' .. name end
 local function members(ns) return STEM .. 'n:' .. ns end
