@@ -97,6 +97,10 @@ larger graph shrink to a fifth, in 5 us."""
 COMPRESS_CHUNK_BYTES = 32 * 1024
 """Chunks from this size on are compressed."""
 
+PLAIN_BYTES_MAX = 512 * 1024 * 1024
+"""What is larger is not compressed, and what would become larger is not decompressed: the
+server takes no value of this size either, and a few bytes must not fill the memory."""
+
 # --- keeping ------------------------------------------------------------------
 
 TOMBSTONE_TTL_MS = 24 * 3600 * 1000

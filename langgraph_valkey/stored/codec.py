@@ -132,7 +132,7 @@ class Codec:
             name, hidden = self._cipher.encrypt(plain)
             label = name.encode()
             return b"".join([_TAGS[_ENCRYPTED], bytes([len(label)]), label, hidden])
-        if len(plain) >= compress_from:
+        if compress_from <= len(plain) <= limits.PLAIN_BYTES_MAX:
             small: bytes = _zstd.compress(plain)
             if len(small) * 10 < len(plain) * 9:
                 return _TAGS[_ZSTD] + small
@@ -149,8 +149,11 @@ class Codec:
         if tag == _AS_IS:
             return stored[1:]
         if tag == _ZSTD:
+            small = stored[1:]
             try:
-                plain: bytes = _zstd.decompress(stored[1:])
+                if not 0 <= zstandard.frame_content_size(small) <= limits.PLAIN_BYTES_MAX:
+                    raise Damaged("it would be too large, or does not tell its size")
+                plain: bytes = _zstd.decompress(small)
             except zstandard.ZstdError as error:
                 raise Damaged(
                     "it can't be decompressed: it was cut short or overwritten"
