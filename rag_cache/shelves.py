@@ -61,7 +61,8 @@ class Shelf:
         renew_after_fork(self)
 
     def after_fork(self) -> None:
-        """Begin anew: a lock may be held by nobody."""
+        """Begin anew: a lock may be held by nobody, and the matrix may have lost its rows."""
+        self._known, self._whole, self._heard_s = {}, set(), {}
         self._lock = threading.Lock()
 
     def __len__(self) -> int:

@@ -8,6 +8,7 @@ import pytest
 from rag_cache import shelves as shelves_module
 from rag_cache.entries import Card
 from rag_cache.shelves import NOWHERE, Shelf, Shelves
+from tests.forks import holds_in_a_child
 
 DIMENSION = 8
 CARD = Card("a question", "digest", ("d1",)).pack()
@@ -55,6 +56,28 @@ def test_what_is_not_whole_is_not_put_on_it() -> None:
     assert "fine" in shelf
     shelf.drop("fine")
     assert "fine" not in shelf
+
+
+def test_a_child_asks_for_all_of_it_again() -> None:
+    """Its matrix may have begun anew: who believed to know all would miss, for good."""
+    shelf = Shelf(DIMENSION)
+    shelf.learn(0, b"life", news(1), most=3, now_s=1.0)
+    assert shelf.is_whole([0])
+    shelf._matrix._lock.acquire()
+    try:
+        assert holds_in_a_child(
+            lambda: (
+                not shelf.is_whole([0])
+                and shelf.known(0) == NOWHERE
+                and shelf.wants_news(0, 1.0, 1.0)
+                and shelf.learn(0, b"life", news(1), most=3, now_s=1.0)
+                and shelf.is_whole([0])
+                and len(shelf) == 1
+            )
+        )
+    finally:
+        shelf._matrix._lock.release()
+    assert shelf.is_whole([0])
 
 
 def test_empty_shelves_are_bounded_and_small(monkeypatch: pytest.MonkeyPatch) -> None:
