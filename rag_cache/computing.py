@@ -6,6 +6,7 @@ still current (see `flights`).
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeAlias
 
@@ -15,6 +16,9 @@ from rag_cache.metrics import Meter
 from rag_cache.results import Computed, Hit, Miss
 from rag_cache.scope import Scope
 from rag_cache.storing import About
+from rag_cache.values import TooLarge
+
+_log = logging.getLogger("rag_cache")
 
 WAITS_MOST = 2
 """For how many computations a caller waits before it computes by itself: one whose value
@@ -99,9 +103,13 @@ class Computing:
         given = value if isinstance(value, Computed) else Computed(value)
         about = About(given.evidence, given.tags, given.usage, took_s)
         if fence is not None:
-            await self._answers.store(
-                *(face, look.question, look.scope, given.value, about, keeping, fence)
-            )
+            try:
+                await self._answers.store(
+                    *(face, look.question, look.scope, given.value, about, keeping, fence)
+                )
+            except TooLarge as failure:  # The caller has its value: this must not cost it.
+                _log.warning("a value of kind %r is not stored: %s", keeping.kind, failure)
+                self._meter.not_stored("too_large")
         entry_id = fence.entry_id if fence is not None else ""
         return Hit(
             *(given.value, look.question, 1.0, "computed", entry_id, 0.0),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Mapping, Sequence
@@ -18,7 +19,7 @@ from rag_cache.partitions import Partition
 from rag_cache.results import Fence, Stored
 from rag_cache.server_index import ServerIndex
 from rag_cache.shelves import Shelves
-from rag_cache.values import digest, encode
+from rag_cache.values import TooLarge, digest, encode
 from rag_cache.within import Within
 
 if TYPE_CHECKING:
@@ -80,8 +81,11 @@ class About:
 
         Raises:
             TypeError: An id, a version or a tag is not a string.
-            ValueError: There are more than `EVIDENCE_MOST`.
+            TooLarge: There are more than `EVIDENCE_MOST`.
+            ValueError: The time it took is no number of seconds.
         """
+        if self.took_s is not None and not math.isfinite(self.took_s):
+            raise ValueError("took_s must be a number of seconds, or None if it is not known")
         names = [*self.evidence, *self.tags, *(v for v in self.evidence.values() if v is not None)]
         if isinstance(self.tags, str) or not all(isinstance(name, str) for name in names):
             raise TypeError(
@@ -89,7 +93,7 @@ class About:
                 "strings (a version may be None)"
             )
         if len(self.evidence) + len(self.tags) > EVIDENCE_MOST:
-            raise ValueError(
+            raise TooLarge(
                 f"an entry may have {EVIDENCE_MOST} documents and tags: name what matters, or "
                 "tag the whole collection"
             )

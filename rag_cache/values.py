@@ -41,6 +41,10 @@ _SEPARATOR = b"\0"
 _KINDS = (b"msgpack", b"bytes", b"bytearray", b"null")
 
 
+class TooLarge(ValueError):
+    """A value, or what it was made from, is larger than what is stored."""
+
+
 @dataclass(frozen=True, slots=True)
 class Chat:
     """A chat generation in stored form.
@@ -107,7 +111,7 @@ def encode(value: Any) -> bytes:
 
     Raises:
         TypeError: It holds something that can't be stored.
-        ValueError: It is larger than `VALUE_BYTES_MAX`.
+        TooLarge: It is larger than `VALUE_BYTES_MAX`.
     """
     try:
         kind, raw = _serde.dumps_typed(_each(value, Chat.of))
@@ -118,7 +122,7 @@ def encode(value: Any) -> bytes:
         ) from None
     whole = kind.encode() + _SEPARATOR + raw
     if len(whole) > VALUE_BYTES_MAX:
-        raise ValueError(f"a value must take at most {VALUE_BYTES_MAX} bytes: store less of it")
+        raise TooLarge(f"a value must take at most {VALUE_BYTES_MAX} bytes: store less of it")
     if not _is_same(value, decode_whole(whole)):
         raise TypeError(
             f"a value of type {type(value).__name__} would come back as something else: store "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from typing import Any
 
@@ -229,6 +230,7 @@ async def test_what_can_not_be_right_is_refused_at_the_door(call: Caller) -> Non
         (ValueError, {"tags": [str(n) for n in range(300)]}),
         (ValueError, {"question": "another", "fence": miss.fence}),
         (ValueError, {"value": b"x" * (9 * 1024 * 1024)}),
+        *((ValueError, {"took_s": took_s}) for took_s in (math.inf, -math.inf, math.nan)),
     ]
     for kind, fields in wrong:
         given: dict[str, Any] = {"question": QUESTION, "scope": SCOPE, "value": "x", **fields}

@@ -17,6 +17,8 @@ import pytest
 from langgraph_valkey.local import LocalValkey
 from rag_cache import Computed, Hit, Scope, SemanticCache
 from rag_cache.partitions import Partition, partition_of
+from rag_cache.storing import EVIDENCE_MOST
+from rag_cache.values import VALUE_BYTES_MAX
 from tests.failover_ground import until
 from tests.rag_crowd import Crowd
 from tests.rag_flyer import QUESTION
@@ -342,3 +344,25 @@ def test_other_questions_and_tenants_do_not_wait(caches: Caches) -> None:
         assert cache.get_or_compute("something else", SCOPE, lambda: "a").value == "a"
         assert cache.get_or_compute(QUESTION, other, lambda: "b").value == "b"
     assert cache.lookup(QUESTION, SCOPE)
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        Computed(b"x" * VALUE_BYTES_MAX),
+        Computed("x", {f"d{n}": None for n in range(EVIDENCE_MOST)}, ["tag"]),
+    ],
+    ids=["bytes", "evidence"],
+)
+async def test_what_is_too_large_to_be_stored_is_returned(
+    made: Computed, crowd: Crowd, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It has been paid for."""
+    with caplog.at_level("WARNING", "rag_cache"):
+        [found] = await crowd.ask(1, lambda _: made, 0.0)
+    assert (found.value, found.tier) == (made.value, "computed")
+    assert crowd.cache.stats().not_stored == {"too_large": 1}
+    assert "is not stored" in caplog.text
+    assert not crowd.cache.lookup(QUESTION, SCOPE)
+    with pytest.raises(ValueError, match=r"at most|may have"):
+        crowd.cache.store(QUESTION, SCOPE, made.value, evidence=made.evidence, tags=made.tags)
