@@ -3,6 +3,9 @@
 Who waits for a deadline at each request, while a shard is away, holds up everything that
 hangs on it. After a few failures the breaker is *open*: nothing is asked. When its time is
 over, one request is let through; if that succeeds it closes, else it stays open for longer.
+
+Requests that were under way together when something went wrong fail together, for one
+reason. So they count once: many at a time must not be what opens it.
 """
 
 from __future__ import annotations
@@ -33,6 +36,7 @@ class Breaker:
         self._failures = 0
         self._open_s = OPEN_FIRST_S
         self._until_s: float | None = None
+        self._counted_s = float("-inf")
         self._probing = False
         self.after_fork()
         renew_after_fork(self)
@@ -64,9 +68,25 @@ class Breaker:
                 self._until_s = None
                 self._probing = False
 
-    def failed(self, now_s: float) -> None:
-        """It did not."""
+    def dropped(self, now_s: float) -> None:
+        """It was not tried after all, or failed for another reason: the next one may try."""
+        if self._failures:
+            with self._lock:
+                if self._probing:
+                    self._probing = False
+                    self._until_s = now_s
+
+    def failed(self, now_s: float, began_s: float | None = None) -> None:
+        """It did not.
+
+        Args:
+            now_s: The time.
+            began_s: When it began: it counts for nothing if another one failed since.
+        """
         with self._lock:
+            if began_s is not None and began_s < self._counted_s:
+                return
+            self._counted_s = now_s
             self._failures += 1
             if self._failures < FAILURES_MOST:
                 return

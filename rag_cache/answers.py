@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from langgraph_valkey.breaker import Breaker
 from langgraph_valkey.errors import (
+    ConfigurationError,
     OutcomeUnknown,
     StoreFull,
     Unreachable,
@@ -25,13 +26,14 @@ from langgraph_valkey.errors import (
 from langgraph_valkey.fork import renew_after_fork
 from langgraph_valkey.link import Link
 from langgraph_valkey.primary.contract import Primary
-from langgraph_valkey.primary.versions import MARKS_MOST
+from langgraph_valkey.primary.versions import MARKS_MOST, PartitionKey
 from rag_cache.asking import Asking, Bypass, Embed, Verify
+from rag_cache.breakers import Breakers
 from rag_cache.errors import InvalidationPending
 from rag_cache.freshness.changing import write_down
 from rag_cache.freshness.standings import Standings
 from rag_cache.lookup import Finder
-from rag_cache.metrics import Meter
+from rag_cache.metrics import Meter, MissReason
 from rag_cache.operations import calls
 from rag_cache.partitions import Partition, partition_of, recorded
 from rag_cache.questions import normalized
@@ -43,8 +45,15 @@ from rag_cache.within import Within
 
 _log = logging.getLogger("rag_cache")
 
-BREAKERS_MOST = 10_000
-"""Partitions whose troubles are remembered."""
+COMPLAIN_S = 60.0
+"""How often failures of one kind are logged."""
+
+SCOPES_MOST = 10_000
+"""Scopes that are kept ready."""
+
+
+_AWAY = (WriteRejected, Unreachable, OutcomeUnknown)
+"""What a breaker counts: the server can't serve. Any other failure is an answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +111,8 @@ class Answers:
         self._embedder_id = embedder_id
         self._standings = standings
         self._meter = meter
-        self._breakers: OrderedDict[Partition, Breaker] = OrderedDict()
+        self._breakers = Breakers(standings)
+        self._complained_s: dict[str, float] = {}
         self._scopes: OrderedDict[Scope, Within] = OrderedDict()
         self._lock = threading.Lock()
         renew_after_fork(self)
@@ -145,33 +155,55 @@ class Answers:
         """Look it up, whatever goes wrong."""
         link = face.lookups
         started_s, until_s = link.now(), asking.until_s
-        breaker = self._breaker(asking.home)
+        breaker = self._breakers.of(self._asked(asking))
         if not breaker.allows(started_s):
             return Miss("breaker_open")
         result: Hit | Miss
         try:
             result = await face.finder.find(asking)
             breaker.succeeded(link.now())
-        except Bypass as bypass:
-            breaker.succeeded(link.now())
-            if bypass.__cause__ is not None:
-                _log.warning("a question could not be embedded", exc_info=bypass.__cause__)
-            result = Miss(bypass.reason, asking.given_fence())
-        except WriteRejected:
-            breaker.failed(link.now())
-            result = Miss("rejected", asking.given_fence())
-        except (Unreachable, OutcomeUnknown):
-            breaker.failed(link.now())
-            slow = link.now() >= asking.until_s - 0.001
-            result = Miss("slow" if slow else "unreachable", asking.given_fence())
-        except Exception:  # noqa: BLE001 - the caller's pipeline goes on, whatever it is
-            breaker.failed(link.now())
-            _log.exception("a lookup failed, which counts as a miss")
-            result = Miss("corrupt", asking.given_fence())
+        except Exception as failure:  # noqa: BLE001 - the pipeline goes on, whatever it is
+            if isinstance(failure, _AWAY):
+                breaker.failed(link.now(), started_s)
+            elif asking.was_answered:
+                breaker.succeeded(link.now())
+            else:
+                breaker.dropped(link.now())
+            result = Miss(self._why(failure, asking, link.now()), asking.given_fence())
         if is_timed:
             elsewhere_s = asking.until_s - until_s  # Spent by the embedder and the verifier.
             self._meter.lookup_took(max(0.0, link.now() - started_s - elsewhere_s))
         return result
+
+    def _asked(self, asking: Asking) -> list[PartitionKey]:
+        """The partitions that a lookup may ask, the one of the very question first."""
+        names = [asking.home.name]
+        if self._settings.spread > 1:
+            corpus, tenant, home = names[0].corpus, names[0].tenant, names[0].number
+            others = (n for n in range(self._settings.spread) if n != home)
+            names += [PartitionKey(corpus, tenant, number) for number in others]
+        return names
+
+    def _why(self, failure: Exception, asking: Asking, now_s: float) -> MissReason:
+        """The reason of a lookup that was not carried to its end."""
+        match failure:
+            case Bypass():
+                if failure.__cause__ is not None:
+                    _log.warning("a question could not be embedded", exc_info=failure.__cause__)
+                return failure.reason
+            case WriteRejected():
+                return "rejected"
+            case Unreachable() | OutcomeUnknown():
+                return "slow" if now_s >= asking.until_s - 0.001 else "unreachable"
+        self._complain("a lookup failed, which counts as a miss", failure)
+        return "misconfigured" if isinstance(failure, ConfigurationError) else "corrupt"
+
+    def _complain(self, what: str, failure: Exception) -> None:
+        """Log what nobody else will tell, now and then: each request may meet it."""
+        kind, now_s = f"{what}: {type(failure).__name__}", time.monotonic()
+        if now_s - self._complained_s.get(kind, float("-inf")) >= COMPLAIN_S:
+            self._complained_s[kind] = now_s
+            _log.error("%s; the like is not logged again for a while", what, exc_info=failure)
 
     def count(self, result: Hit | Miss) -> None:
         """Count a lookup by its result."""
@@ -201,18 +233,9 @@ class Answers:
             within = self._scopes.get(scope)
             if within is None:
                 within = self._scopes[scope] = Within(scope, self._embedder_id)
-                if len(self._scopes) > BREAKERS_MOST:
+                if len(self._scopes) > SCOPES_MOST:
                     self._scopes.popitem(last=False)
             return within
-
-    def _breaker(self, home: Partition) -> Breaker:
-        with self._lock:
-            breaker = self._breakers.get(home)
-            if breaker is None:
-                breaker = self._breakers[home] = Breaker()
-                if len(self._breakers) > BREAKERS_MOST:
-                    self._breakers.popitem(last=False)
-            return breaker
 
     # --- storing -------------------------------------------------------------------------
 
@@ -255,9 +278,9 @@ class Answers:
             reason = "full"
         except (Unreachable, OutcomeUnknown):
             reason = "unreachable"
-        except Exception:  # noqa: BLE001 - the caller has its answer: this must not cost it
-            _log.exception("an answer could not be stored")
-            reason = "failed"
+        except Exception as failure:  # noqa: BLE001 - the caller has its answer
+            self._complain("an answer could not be stored", failure)
+            reason = "misconfigured" if isinstance(failure, ConfigurationError) else "failed"
         return Stored(accepted=False, reason=reason)
 
     # --- invalidating --------------------------------------------------------------------

@@ -48,6 +48,7 @@ class Asking:
         judged: What came of the nearest entries.
         refusals: Entries that were refused after they had been judged.
         verdicts: What the server said of entries, by their ids.
+        was_answered: Whether the server has answered anything.
     """
 
     question: str
@@ -63,6 +64,7 @@ class Asking:
     judged: Judged = field(default_factory=Judged)
     refusals: list[Refusal] = field(default_factory=list)
     verdicts: dict[str, str] = field(default_factory=dict)
+    was_answered: bool = False
 
     def given_fence(self) -> Fence | None:
         """The fence for who computes now, with the embedding, so that it is made only once."""

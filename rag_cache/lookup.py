@@ -294,6 +294,7 @@ class Finder:
             within = asking.within
             requests.append(calls.serve(partition, within.key, within.marks, ids, known, most))
         replies = await self._link.send(requests)
+        asking.was_answered = True
         served: dict[str, _Served] = {}
         for (number, ids), identity, most, reply in zip(
             by_number.items(), identities, mosts, replies, strict=True
@@ -313,10 +314,14 @@ class Finder:
         return served
 
     def _check(self, asking: Asking, number: int, identity: str, reply: Sequence[Any]) -> None:
-        """Refuse what did not come from the verified primary."""
+        """Refuse what did not come from the verified primary, or comes too late."""
+        name = self._partition(asking, number).name
         if reply[0] != b"ok" or reply[1].decode() != identity:
-            self._standings.doubt(self._partition(asking, number).name)
+            self._standings.doubt(name)
             raise Bypass("unverified")
+        # The answer may have been long on its way, and another primary serve by now.
+        if self._standings.identity(name, self._link.now()) != identity:
+            raise Bypass(self._standings.why(name))
 
     async def _standing(self, partition: Partition, asking: Asking) -> str:
         """The primary that may be served from; waits for the first word of a new partition."""

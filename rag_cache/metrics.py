@@ -27,14 +27,16 @@ MissReason: TypeAlias = Literal[
     "unreachable",
     "rejected",
     "corrupt",
+    "misconfigured",
     "breaker_open",
     "embedder_failed",
 ]
 """Why a lookup misses: there is nothing in the scope; nothing is near enough; guards refused
 what is; what fits is stale; the versions are not verified on this primary; a change of them
 is pending; this process does not know the whole scope yet, and there is no index that does;
-the server took too long, was away, refused, or answered what can't be read; it
-is left alone for having failed; the question could not be embedded."""
+the server took too long, was away, refused, or answered what can't be read; it forbids what
+is needed, or the settings don't fit it; it is left alone for having failed; the question could
+not be embedded."""
 
 BUCKETS_A_DECADE = 20
 SHORTEST_S = 1e-6

@@ -15,6 +15,7 @@ import anyio.to_thread
 from langchain_core.embeddings import Embeddings
 
 from langgraph_valkey.closing import Closing
+from langgraph_valkey.errors import ConfigurationError
 from langgraph_valkey.keeper import Keeper
 from langgraph_valkey.link import finish
 from langgraph_valkey.primary.contract import PrimaryStore
@@ -42,6 +43,21 @@ if TYPE_CHECKING:
     from rag_cache.calibration import Calibration
 
 _NO_EVIDENCE: Mapping[str, str | None] = {}
+
+
+def _check_reach(neighbours: int, guards: Sequence[Guard]) -> None:
+    """Refuse guards that would refuse everything, since they never see enough.
+
+    Raises:
+        ConfigurationError: One wants more entries to agree than it is shown.
+    """
+    for guard in guards:
+        wanted = getattr(guard, "agreeing", 0)
+        if wanted > neighbours:
+            raise ConfigurationError(
+                f"{guard!r} wants {wanted} entries to agree and is shown {neighbours}, so it "
+                f"would refuse all of them: set neighbours={wanted} or more, or agreeing lower"
+            )
 
 
 class SemanticCache(PlainFace, Closing):
@@ -83,6 +99,7 @@ class SemanticCache(PlainFace, Closing):
         threshold = settings.threshold if calibration is None else calibration.threshold
         if guards is None:
             guards = DEFAULT_GUARDS if calibration is None else calibration.guards
+        _check_reach(settings.neighbours, guards)
         self.settings = settings
         self.judge = Judge(threshold, guards)
         self.judge.warm_up()
@@ -224,7 +241,8 @@ class SemanticCache(PlainFace, Closing):
             question: The question alone.
             scope: Within what an answer may be reused.
             compute: Returns the value, or a `Computed` that tells more of it. What it raises
-                is raised; others who wait then compute themselves.
+                is raised; others who wait then compute themselves. A value that is too large
+                to be stored, or has too many documents and tags, is returned all the same.
             documents: As of `lookup`.
             kind: As of `store`.
             ttl_s: As of `store`.

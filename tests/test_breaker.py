@@ -96,6 +96,43 @@ def test_what_was_under_way_when_it_opened_does_not_hold_it_open_for_longer(
     assert breaker.allows(OPEN_FIRST_S)
 
 
+def test_those_that_fail_together_count_once(breaker: Breaker) -> None:
+    for n in range(FAILURES_MOST - 1):
+        for _ in range(50):
+            breaker.failed(n + 0.9, began_s=n + 0.1)
+            breaker.failed(n + 0.95, began_s=n + 0.2)
+        assert breaker.allows(n + 1.0)
+    breaker.failed(FAILURES_MOST, began_s=FAILURES_MOST - 0.5)
+    assert not breaker.allows(FAILURES_MOST)
+
+
+def test_one_of_those_before_does_not_fail_in_place_of_the_one_let_through(
+    breaker: Breaker,
+) -> None:
+    fail(breaker, FAILURES_MOST, 1.0)
+    assert breaker.allows(1.0 + OPEN_FIRST_S)
+    breaker.failed(1.1 + OPEN_FIRST_S, began_s=0.5)
+    assert not breaker.allows(1.0 + 2 * OPEN_FIRST_S - 0.001)
+    assert breaker.allows(1.0 + 2 * OPEN_FIRST_S)
+
+
+def test_one_that_was_not_tried_neither_closes_it_nor_keeps_others_from_trying(
+    breaker: Breaker,
+) -> None:
+    fail(breaker, FAILURES_MOST - 1)
+    breaker.dropped(0.0)
+    fail(breaker, 1)
+    assert not breaker.allows(0.0)
+    breaker.dropped(0.0)  # It was under way when the breaker opened.
+    assert not breaker.allows(0.0)
+    assert breaker.allows(OPEN_FIRST_S)
+    assert not breaker.allows(OPEN_FIRST_S)
+    breaker.dropped(OPEN_FIRST_S)
+    assert breaker.allows(OPEN_FIRST_S)
+    breaker.failed(OPEN_FIRST_S)
+    assert not breaker.allows(3 * OPEN_FIRST_S - 0.001)
+
+
 def test_of_many_threads_one_is_let_through(breaker: Breaker) -> None:
     fail(breaker, FAILURES_MOST)
     together = threading.Barrier(16)

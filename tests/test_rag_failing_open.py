@@ -143,8 +143,8 @@ FAULTS: dict[str, tuple[Any, set[str], set[str]]] = {
     ),
     "refuses writes": (refusing("NOREPLICAS Not enough good replicas", None), set(), {"rejected"}),
     "full": (without_memory, set(), {"full"}),
-    "forbidden": (forbidden, {"corrupt", "breaker_open"}, {"failed"}),
-    "an error of its own": (refusing("ERR nobody knows"), {"corrupt", "breaker_open"}, {"failed"}),
+    "forbidden": (forbidden, {"misconfigured"}, {"misconfigured"}),
+    "an error of its own": (refusing("ERR nobody knows"), {"corrupt"}, {"failed"}),
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -291,3 +292,40 @@ async def test_a_copy_that_was_verified_for_another_primary_is_not_served_by(
     valkey.command("HSET", asking.home.versions, "v", "f" * 40)
     assert cache.lookup(QUESTION, SCOPE).reason == "unverified"  # type: ignore[union-attr]
     await until(lambda: cache.lookup(QUESTION, SCOPE))
+
+
+class Late:
+    """A link whose answers take so long that something else has happened meanwhile."""
+
+    def __init__(self, link: Any, meanwhile: Callable[[], None]) -> None:
+        self._link = link
+        self._meanwhile = meanwhile
+
+    async def send(self, requests: Any) -> Any:
+        replies = await self._link.send(requests)
+        self._meanwhile()
+        return replies
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._link, name)
+
+
+@pytest.mark.parametrize("what", ["pending", "unverified"])
+def test_an_answer_that_comes_when_its_primary_counts_no_more_is_not_served(
+    what: str, caches: Caches, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = caches()
+    assert cache.store(QUESTION, SCOPE, "x")
+    assert cache.lookup(QUESTION, SCOPE)
+    home = cache._answers.asking(cache._blocking, QUESTION, SCOPE, None).home.name
+    cache._keeper.stop()
+
+    def meanwhile() -> None:
+        if what == "pending":
+            cache._standings.withdraw(home)
+        else:
+            monkeypatch.setattr(standings, "STANDING_S", 0.0)
+
+    finder = cache._blocking.finder
+    finder._link = Late(finder._link, meanwhile)
+    assert cache.lookup(QUESTION, SCOPE).reason == what  # type: ignore[union-attr]

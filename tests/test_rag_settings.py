@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 from langgraph_valkey.errors import ConfigurationError
-from rag_cache import CacheSettings
+from rag_cache import CacheSettings, SemanticCache
+from rag_cache.guards import NeighbourAgreement
+from tests.rag_ground import Bag
 
 URL = "valkey://127.0.0.1:1"
 
@@ -62,3 +67,12 @@ def test_a_lookup_waits_for_no_request_longer_than_it_may_take() -> None:
     assert settings.for_writes().request_timeout_ms == 700
     assert CacheSettings.from_url(URL, request_timeout_ms=10).for_lookups().request_timeout_ms == 10
     assert settings.may_evict
+
+
+def test_a_guard_that_is_never_shown_enough_is_refused(tmp_path: Path) -> None:
+    """It would refuse everything, and nobody would know why nothing hits."""
+    given: dict[str, Any] = {"embedder": Bag(), "neighbours": 3}
+    given["primary"] = f"sqlite:///{tmp_path}/versions.db"
+    with pytest.raises(ConfigurationError, match="set neighbours=4 or more"):
+        SemanticCache(URL, guards=[NeighbourAgreement(agreeing=4)], **given)
+    SemanticCache(URL, guards=[NeighbourAgreement(agreeing=3)], **given).close()

@@ -79,7 +79,8 @@ class ServerIndexes(ABC):
         shared = self._shared()
         if shared is None or shared.name not in self._complete:
             return None
-        if not self._breaker.allows(link.now()):
+        began_s = link.now()
+        if not self._breaker.allows(began_s):
             return None
         if own is not None and own.name in self._complete:
             query = Nearest(own.name, vector, count)
@@ -88,11 +89,12 @@ class ServerIndexes(ABC):
         try:
             found = await link.nearest(query)
         except IndexMissing:
+            self._breaker.dropped(link.now())
             self._complete = frozenset()
             self._look_soon()
             return None
         except LanggraphValkeyError:
-            self._breaker.failed(link.now())
+            self._breaker.failed(link.now(), began_s)
             return None
         self._breaker.succeeded(link.now())
         return found

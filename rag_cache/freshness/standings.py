@@ -104,6 +104,11 @@ class Standings:
         self._wake()
         return None
 
+    def last_identity(self, key: PartitionKey) -> str:
+        """The primary that could be served from last, if not now; "" if none is known."""
+        standing = self._of.get(key)
+        return "" if standing is None else standing.identity
+
     def is_new(self, key: PartitionKey, now_s: float) -> bool:
         """Whether it has just come into use, so that its standing may come any moment."""
         standing = self._of.get(key)
