@@ -20,6 +20,8 @@ from langgraph_valkey.operations import Answer
 from langgraph_valkey.primary.contract import PrimaryStore
 from langgraph_valkey.primary.memories import Memory
 from langgraph_valkey.primary.opening import open_store
+from tests.dynamo_ground import new_store
+from tests.primary_ground import Postgres
 from tests.store_ground import NS, StoreFace
 
 BUCKET = bucket_of(pack_namespace(NS), 16)
@@ -59,12 +61,12 @@ class Ground:
         since: From which changes on it was asked for others.
     """
 
-    def __init__(self, kind: str, url: str, prefix: str, primary: str) -> None:
+    def __init__(self, kind: str, url: str, prefix: str, primary: PrimaryStore) -> None:
         self.kind = kind
         self.is_away = False
         self.asked: list[str] = []
         self.since: list[int] = []
-        self.primary: PrimaryStore = open_store(primary)
+        self.primary = primary
         self.space = f"{prefix}:store"
         self._given = {"key_prefix": prefix, **BARE}
         self._url = url
@@ -103,12 +105,28 @@ def unkept(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     return lambda: monkeypatch.setattr(Keeper, "start", start)
 
 
-@pytest.fixture
+def of_record(name: str, request: pytest.FixtureRequest, folder: Path) -> PrimaryStore:
+    """A primary store of this kind, empty."""
+    if name == "postgresql":
+        server: Postgres = request.getfixturevalue("postgres")
+        return open_store(server.url_of_new_schema())
+    if name == "dynamodb":
+        client: Any = request.getfixturevalue("dynamo")
+        return new_store(client.meta.endpoint_url, client=client, session=None)
+    return open_store(f"sqlite:///{folder}/primary.db")
+
+
+@pytest.fixture(params=["sync-sqlite", "async-sqlite", "async-postgresql", "sync-dynamodb"])
 async def lasting(
-    kind: str, valkey: LocalValkey, prefix: str, tmp_path: Path, unkept: Callable[[], None]
+    request: pytest.FixtureRequest,
+    valkey: LocalValkey,
+    prefix: str,
+    tmp_path: Path,
+    unkept: Callable[[], None],
 ) -> AsyncIterator[Ground]:
-    """Stores on one shard."""
-    made = Ground(kind, valkey.url, prefix, f"sqlite:///{tmp_path}/primary.db")
+    """Stores on one shard, over each primary store; that has contract tests of both its faces."""
+    kind, _, name = str(request.param).partition("-")
+    made = Ground(kind, valkey.url, prefix, of_record(name, request, tmp_path))
     yield made
     await made.close()
 
@@ -118,7 +136,7 @@ async def lasting_on_many(
     kind: str, plain: LocalCluster, prefix: str, tmp_path: Path, unkept: Callable[[], None]
 ) -> AsyncIterator[Ground]:
     """Stores on three shards with a replica each."""
-    made = Ground(kind, plain.url, prefix, f"sqlite:///{tmp_path}/primary.db")
+    made = Ground(kind, plain.url, prefix, open_store(f"sqlite:///{tmp_path}/primary.db"))
     yield made
     await made.close()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -28,7 +29,7 @@ from langgraph_valkey.items.names import (
 )
 from langgraph_valkey.local import LocalValkey
 from tests.faces import checkpoint, config, metadata, numbered_id
-from tests.store_ground import NS, Opener, StoreFace
+from tests.store_ground import NS, Opener, StoreFace, opened
 
 ODD_LABELS = ["{}", "*", "[a-c]", "a:b", "%7B", " ", "\x01", "\x01\x01", "\x010", "ü", "\ud800"]
 ODD_LABELS.append("a\0b")
@@ -372,3 +373,14 @@ def plain(result: Any) -> Any:
     if isinstance(result, list):
         return [plain(each) for each in result]
     return result.value if hasattr(result, "value") else result
+
+
+async def test_a_server_that_may_evict_items_is_warned_of(
+    kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with LocalValkey(options={"maxmemory-policy": "volatile-lru"}) as server:
+        with caplog.at_level(logging.WARNING, "langgraph_valkey"):
+            async with opened(kind, server.url, durability="none") as face:
+                await face.setup()
+        assert len(caplog.records) == 1
+        assert "items of stores can vanish" in caplog.text

@@ -233,7 +233,7 @@ def check_server(settings: ConnectionSettings, info: str) -> None:
     policy = fields.get("maxmemory_policy", "noeviction")
     if policy != "noeviction" and not settings.may_evict:
         _log.warning(
-            "the server may evict keys (maxmemory-policy is %s): parts of threads can vanish, and "
-            "deletions be forgotten. Set maxmemory-policy to noeviction.",
+            "the server may evict keys (maxmemory-policy is %s): parts of threads and items of "
+            "stores can vanish, and deletions be forgotten. Set maxmemory-policy to noeviction.",
             policy,
         )
