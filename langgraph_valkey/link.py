@@ -18,6 +18,8 @@ from collections.abc import AsyncGenerator, Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias, TypeVar
 
+from langgraph_valkey.errors import Unreachable
+
 T = TypeVar("T")
 
 Reply: TypeAlias = Any
@@ -66,6 +68,10 @@ class Call:
     size: int = 0
     patient: bool = True
     rides: bool = False
+
+
+class NotSent(Unreachable):
+    """A call waited on this side for longer than it may; no server was asked."""
 
 
 class Link(Protocol):

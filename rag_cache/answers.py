@@ -24,7 +24,7 @@ from langgraph_valkey.errors import (
     WriteRejected,
 )
 from langgraph_valkey.fork import renew_after_fork
-from langgraph_valkey.link import Link
+from langgraph_valkey.link import Link, NotSent
 from langgraph_valkey.primary.contract import Primary
 from langgraph_valkey.primary.versions import MARKS_MOST, PartitionKey
 from rag_cache.asking import Asking, Bypass, Embed, Verify
@@ -163,7 +163,7 @@ class Answers:
             result = await face.finder.find(asking)
             breaker.succeeded(link.now())
         except Exception as failure:  # noqa: BLE001 - the pipeline goes on, whatever it is
-            if isinstance(failure, _AWAY):
+            if isinstance(failure, _AWAY) and not isinstance(failure, NotSent):
                 breaker.failed(link.now(), started_s)
             elif asking.was_answered:
                 breaker.succeeded(link.now())
@@ -193,6 +193,8 @@ class Answers:
                 return failure.reason
             case WriteRejected():
                 return "rejected"
+            case NotSent():
+                return "slow"
             case Unreachable() | OutcomeUnknown():
                 return "slow" if now_s >= asking.until_s - 0.001 else "unreachable"
         self._complain("a lookup failed, which counts as a miss", failure)

@@ -72,7 +72,10 @@ class Connections:
         self._is_prepared = False
         self._parts = parts
         blocking = [BlockingLink(each) for each in (settings.for_lookups(), settings.for_writes())]
-        loops = [LoopLink(each.settings, each) for each in blocking]
+        lookups, writes = blocking
+        turn_s = settings.lookup_deadline_ms / 1000
+        loops = [LoopLink(lookups.settings, lookups, turn_s=turn_s)]
+        loops.append(LoopLink(writes.settings, writes))
         self._links: list[BlockingLink | LoopLink] = [*loops, *blocking]
         shelves = Shelves(settings.rows_most)
         self.blocking = self._face(blocking, shelves, blocks=True)

@@ -34,7 +34,7 @@ LAYERS = [
     *("items.reads", "items.reading", "items.keeping", "items.serving", "items.lasting"),
     *("glide", "glide.errors", "glide.clients", "glide.exchange", "glide.scan"),
     *("glide.search", "glide.survey"),
-    *("glide.health", "glide.blocking_lane", "glide.native_lane", "glide.link"),
+    *("glide.health", "glide.blocking_lane", "glide.native_lane", "glide.turns", "glide.link"),
     *("local.resp", "local.watchdog", "local.topology", "local.node", "local.health"),
     *("local.lifecycle", "local.proxy", "local.framing", "local.log", "local.tunnel"),
     *("local.replication", "local.gate", "local.front", "local.durable", "local.nodes"),

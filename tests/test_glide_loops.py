@@ -6,6 +6,7 @@ GLIDE's async client answers on one loop of a process only, and hangs on others.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import os
 import subprocess
@@ -17,13 +18,14 @@ from typing import Any
 
 import pytest
 import trio
+from anyio import to_thread
 
 from langgraph_valkey import limits
 from langgraph_valkey.errors import OutcomeUnknown
 from langgraph_valkey.glide.clients import can_own_replies, owns_replies
 from langgraph_valkey.glide.link import BlockingLink, LoopLink
 from langgraph_valkey.glide.native_lane import NativeLane
-from langgraph_valkey.link import finish
+from langgraph_valkey.link import NotSent, finish
 from langgraph_valkey.local import LocalValkey
 from langgraph_valkey.settings import ConnectionSettings
 from tests.link_ground import count, get, in_a_thread, links, outcomes, put
@@ -130,6 +132,52 @@ async def test_a_call_that_waits_while_its_own_loop_stalls_is_not_lost(
             await asyncio.sleep(0)
             time.sleep(0.25)
             assert await task == [None]
+
+
+def test_who_waits_for_a_thread_for_too_long_is_told_so(
+    pair: tuple[BlockingLink, LoopLink], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And nothing is sent: on asyncio beside the loop that reads replies, and on trio."""
+    monkeypatch.setattr(limits, "WORKER_THREADS_MOST", 1)
+    blocking, _ = pair
+    free = threading.Event()
+
+    def taking(*_: Any) -> Any:
+        free.wait(SOON_S)
+        return link.now()
+
+    with contextlib.closing(LoopLink(blocking.settings, blocking, turn_s=0.05)) as link:
+        assert in_a_thread(lambda: link._in_thread(lambda: "x")) == "x"
+
+        async def beside() -> list[Any]:
+            held = asyncio.ensure_future(link._in_thread(taking))
+            waiting = [asyncio.ensure_future(link._in_thread(taking)) for _ in range(20)]
+            await asyncio.sleep(0.1)
+            free.set()
+            await held
+            return await asyncio.gather(*waiting, return_exceptions=True)
+
+        found = in_a_thread(beside)
+        assert {type(each) for each in found} == {NotSent}
+        assert "nothing was sent" in str(found[0])
+
+        async def late() -> Any:
+            async with trio.open_nursery() as nursery:
+                limiter = to_thread.current_default_thread_limiter()
+                limiter.total_tokens = 1
+                free.clear()
+                nursery.start_soon(link._in_thread, taking)
+                await trio.sleep(0.1)
+                with pytest.raises(NotSent):
+                    await waited(link, free)
+
+        trio.run(late)
+
+
+async def waited(link: LoopLink, free: threading.Event) -> None:
+    """Wait for a thread that gets free after a while."""
+    threading.Timer(0.2, free.set).start()
+    await link._in_thread(lambda: None)
 
 
 def test_trio(pair: tuple[BlockingLink, LoopLink]) -> None:

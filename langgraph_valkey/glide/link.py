@@ -51,6 +51,7 @@ from langgraph_valkey.glide.exchange import (
 )
 from langgraph_valkey.glide.health import Health, closed
 from langgraph_valkey.glide.native_lane import NativeLane
+from langgraph_valkey.glide.turns import in_time
 from langgraph_valkey.link import Call, Reply, finish
 from langgraph_valkey.settings import ConnectionSettings
 from langgraph_valkey.vectors.index import Index, Nearest
@@ -243,15 +244,20 @@ class LoopLink:
         settings: Where the server is.
         blocking: The link that takes the calls of loops which can't use GLIDE's
             async client, and all scans. It stays its owner's to close.
+        turn_s: For how long such a call may wait for a thread, in seconds; it is never sent
+            if none was free by then. None: for as long as it takes.
 
     Raises:
         ConfigurationError: The GLIDE wheels are not of the version needed.
     """
 
-    def __init__(self, settings: ConnectionSettings, blocking: BlockingLink) -> None:
+    def __init__(
+        self, settings: ConnectionSettings, blocking: BlockingLink, *, turn_s: float | None = None
+    ) -> None:
         require_glide()
         self.settings = settings
         self._blocking = blocking
+        self._turn_s = turn_s
         self._is_checked = is_checked(settings)
         self._open = _OfLoops()
         self._finalizer = weakref.finalize(self, self._open.close)
@@ -370,6 +376,8 @@ class LoopLink:
                 pool = self._open.pool = ThreadPoolExecutor(
                     limits.WORKER_THREADS_MOST, thread_name_prefix="langgraph-valkey"
                 )
+        if self._turn_s is not None:
+            run = in_time(run, self.now() + self._turn_s)
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
