@@ -12,11 +12,13 @@ from typing import Any
 
 import pytest
 from botocore.stub import Stubber
+from glide_shared.exceptions import TimeoutError as GlideTimeoutError
 
 from langgraph_valkey import aws
 from langgraph_valkey.aws import NodeLag
 from langgraph_valkey.cli import findings
 from langgraph_valkey.cli.findings import Finding
+from langgraph_valkey.glide import survey
 from langgraph_valkey.glide.survey import Node, Shard, Survey
 from langgraph_valkey.local import LocalCluster, LocalValkey
 from langgraph_valkey.local.node import free_ports
@@ -86,7 +88,7 @@ def test_a_cluster_that_is_set_up_right(mine: LocalCluster, call_cli: Call) -> N
 
 def test_for_people(mine: LocalCluster, call_cli: Call) -> None:
     done = call_cli("doctor", LANGGRAPH_VALKEY_URL=mine.url + "?durability=sync")
-    assert done.status == 0
+    assert done.status == 0, done.out
     assert "ok       version     Valkey 9." in done.out
     assert "why: semantic caches" in done.out
     assert "fix: on ElastiCache" in done.out
@@ -99,6 +101,7 @@ def test_in_a_process_of_its_own(mine: LocalCluster, tmp_path: Path) -> None:
         done = ended(process)
     assert done.status == 1
     assert "problem  eviction    maxmemory-policy allkeys-lru" in done.out
+    assert "evict" not in done.err  # What the link warns of is told once, as a finding.
 
 
 # --- servers ---------------------------------------------------------------------------------
@@ -143,6 +146,38 @@ def test_a_shard_that_refuses_writes(mine: LocalCluster, call_cli: Call) -> None
 def test_one_server_alone(valkey: LocalValkey, call_cli: Call) -> None:
     levels = examined(call_cli, valkey.url, status=1)
     assert (levels["replicas"], levels["durability"]) == ("warning", "note")
+
+
+class Late:
+    """A client of which every other question is answered too late.
+
+    Args:
+        client: The real one.
+    """
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+        self._asked = 0
+
+    def custom_command(self, *args: Any, **given: Any) -> Any:
+        self._asked += 1
+        if self._asked % 2:
+            raise GlideTimeoutError("timed out")
+        return self._client.custom_command(*args, **given)
+
+    def close(self) -> None:
+        self._client.close()
+
+
+def test_one_late_answer_says_nothing_of_a_node(
+    mine: LocalCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = survey.make_blocking
+    monkeypatch.setattr(survey, "make_blocking", lambda settings: Late(make(settings)))
+    found = survey.survey(Settings.from_url(mine.url))
+    nodes = [node for shard in found.shards for node in shard.nodes]
+    assert [node.trouble for node in nodes] == [""] * 6
+    assert None not in [node.offset_s for node in nodes]
 
 
 def test_a_search_module(searching: LocalValkey, call_cli: Call) -> None:
@@ -336,7 +371,7 @@ def test_versions(version: str, level: str) -> None:
 )
 def test_replicas_that_are_behind(told: str, level: str) -> None:
     node = replace(NODE, info={"connected_slaves": "1", "slave0": f"ip=h,port=2,{told}"})
-    assert [each.level for each in findings.of_replicas(seen(node))] == [level]
+    assert [each.level for each in findings.of_replicas(seen(node), "checkpoints")] == [level]
 
 
 @pytest.mark.parametrize(("offset_s", "level"), [(0.3, "ok"), (-2.0, "warning"), (None, "note")])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
@@ -47,7 +49,8 @@ def doctor(
     if role not in roles:
         raise ConfigurationError(f"role must be checkpoints, locks or cache, not {role!r}")
     settings = Settings.from_env() if url is None else Settings.from_url(read(url))
-    found = list(_examined(settings, roles[role]))
+    with _unlogged():
+        found = list(_examined(settings, roles[role]))
     worst = verdict(found)
     where = ", ".join(f"{host}:{port}" for host, port in settings.addresses)
     if as_json:
@@ -58,6 +61,18 @@ def doctor(
     if any(each.check == "connection" for each in found):
         return output.FAILED
     return output.LOOK if worst in ("warning", "problem") else output.OK
+
+
+@contextmanager
+def _unlogged() -> Iterator[None]:
+    """Without what a link warns of when it connects: here that is a finding, by its role."""
+    log = logging.getLogger("langgraph_valkey")
+    before = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
 
 
 def _examined(settings: Settings, role: Role) -> Iterator[Finding]:
@@ -91,7 +106,7 @@ def _examined(settings: Settings, role: Role) -> Iterator[Finding]:
     if slots is not None:
         yield slots
     yield from findings.of_nodes(seen)
-    yield from findings.of_replicas(seen)
+    yield from findings.of_replicas(seen, role)
     yield from _durability(settings, role)
     yield findings.of_eviction(seen, settings, role)
     yield findings.of_memory(seen)

@@ -21,6 +21,12 @@ from langgraph_valkey.settings import Settings
 Level: TypeAlias = Literal["ok", "note", "warning", "problem"]
 Role: TypeAlias = Literal["checkpoints", "locks", "cache"]
 
+_HELD: dict[Role, str] = {
+    "checkpoints": "all of its threads are",
+    "locks": "all of its locks are",
+    "cache": "all it has cached is",
+}
+
 DURABLE_FROM = (9, 0)
 """The first release with durability on ElastiCache."""
 
@@ -137,7 +143,7 @@ def of_slots(survey: Survey) -> Finding | None:
     )
 
 
-def of_replicas(survey: Survey) -> Iterator[Finding]:
+def of_replicas(survey: Survey, role: Role) -> Iterator[Finding]:
     """Whether each primary has somebody to follow it."""
     without, behind, silent = [], [], []
     for node in survey.primaries:
@@ -151,7 +157,7 @@ def of_replicas(survey: Survey) -> Iterator[Finding]:
     if silent:
         yield _hidden("replicas", f"{', '.join(silent)} does not tell of its replicas")
     if without:
-        why = "if it is lost, all of its threads are, or until it comes back with its data"
+        why = f"if it is lost, {_HELD[role]}, or until it comes back with its data"
         fix = "add a replica to each shard, in another zone (ElastiCache: Multi-AZ)"
         yield Finding("replicas", "warning", f"{', '.join(without)} has none", why, fix)
     if behind:

@@ -1,7 +1,8 @@
 """Looking a cluster over, node by node, by plain commands.
 
-Each question is put to each node by itself and bounded by the request timeout; what a node
-does not answer, or does not let this user ask, is no reason to stop.
+Each question is put to each node by itself, and once more if it is not answered within the
+request timeout; what a node does not answer, or does not let this user ask, is no reason to
+stop.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from glide_shared.exceptions import GlideError
+from glide_shared.exceptions import TimeoutError as GlideTimeoutError
 from glide_shared.routes import ByAddressRoute, RandomNode
 
 from langgraph_valkey.glide.clients import make_blocking, require_glide
@@ -151,6 +153,12 @@ class _Looking:
         return Survey(in_cluster, shards, has_search)
 
     def _do(self, words: list[str], at: tuple[str, int] | None = None) -> Any:
+        try:
+            return self._once(words, at)
+        except GlideTimeoutError:
+            return self._once(words, at)  # One late answer says nothing of a node.
+
+    def _once(self, words: list[str], at: tuple[str, int] | None) -> Any:
         if not self._settings.cluster_mode:
             return self._client.custom_command(words)
         route = RandomNode() if at is None else ByAddressRoute(*at)
