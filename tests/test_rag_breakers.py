@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import threading
 from typing import Any
 
 import pytest
 
+from langgraph_valkey import limits
 from langgraph_valkey.breaker import FAILURES_MOST
 from langgraph_valkey.errors import Unreachable
 from langgraph_valkey.primary.versions import PartitionKey
-from rag_cache import Miss, Scope, SemanticCache
+from rag_cache import Hit, Miss, Scope, SemanticCache
 from rag_cache.breakers import BREAKERS_MOST, Breakers
 from rag_cache.freshness.standings import Standings
+from rag_cache.partitions import partition_of
+from tests.link_ground import in_a_thread
 from tests.rag_ground import SCOPE, Caches
 
 QUESTION = "how do i reset my password"
@@ -111,9 +116,7 @@ def test_a_lookup_that_asks_nothing_says_nothing_of_the_server(caches: Caches) -
     async def away(*_: Any) -> Any:
         raise OSError
 
-    breaker = cache._answers._breakers.of(
-        [cache._answers.asking(face, QUESTION, SCOPE, None).home.name]
-    )
+    breaker = cache._answers._breakers.of([home(cache)])
     assert breaker._failures == FAILURES_MOST - 1
     object.__setattr__(face, "embed", away)
     cache._embedder.took_s = 0.0  # Else it is worth a call to ask for the very question.
@@ -122,3 +125,42 @@ def test_a_lookup_that_asks_nothing_says_nothing_of_the_server(caches: Caches) -
     finder._link = whole
     assert not reason(cache, QUESTION)
     assert breaker._failures == 0
+
+
+def test_a_lookup_of_a_corpus_that_is_spread_may_ask_all_of_its_partitions(caches: Caches) -> None:
+    cache = caches(spread=4)
+    asking = cache._answers.asking(cache._blocking, QUESTION, SCOPE, None)
+    asked = cache._answers._asked(asking)
+    assert asked[0] == asking.home.name
+    prefix = cache.settings.key_prefix
+    places = [partition_of(prefix, SCOPE.corpus, SCOPE.tenant, n).name for n in range(4)]
+    assert sorted(asked, key=lambda name: name.number) == places
+
+
+def test_a_lookup_that_finds_no_thread_in_time_is_a_miss_and_no_trouble_of_the_server(
+    caches: Caches, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "WORKER_THREADS_MOST", 1)
+    cache, free = caches(lookup_deadline_ms=200), threading.Event()
+    assert cache.store(QUESTION, SCOPE, "x")
+    assert cache.lookup(QUESTION, SCOPE)
+    link: Any = cache._loops.lookups
+    monkeypatch.setattr(link, "_here", lambda: None)  # As on a loop beside the one that reads.
+
+    async def beside() -> list[Hit | Miss]:
+        held = asyncio.ensure_future(link._in_thread(lambda: free.wait(10)))
+        lookups = [
+            asyncio.ensure_future(cache.alookup(QUESTION, SCOPE)) for _ in range(2 * FAILURES_MOST)
+        ]
+        await asyncio.sleep(0.4)
+        free.set()
+        await held
+        return await asyncio.gather(*lookups)
+
+    assert {each.reason for each in in_a_thread(beside)} == {"slow"}
+    assert cache._answers._breakers.of([home(cache)])._failures == 0
+    assert not reason(cache, QUESTION)
+
+
+def home(cache: SemanticCache) -> PartitionKey:
+    return cache._answers.asking(cache._blocking, QUESTION, SCOPE, None).home.name
