@@ -109,6 +109,9 @@ PROBES = {
     "strings": "try('HSET', L, 'a', 1) return {try('GET', K), try('SET', K, '\\0\\255'), "
     "try('GET', K), try('TYPE', K), try('EXISTS', K), try('HGET', K, 'a'), try('ZADD', K, 1, 'a'), "
     "try('GET', L), try('SET', L, ''), try('GET', L), try('UNLINK', K, L), try('GET', K)}",
+    "mset": "try('SET', K, 'x', 'PXAT', '1990000000000') try('HSET', L, 'a', 1) return {"
+    "try('MSET', K, 'y', L, 'z'), try('MGET', K, L), try('PEXPIRETIME', K), try('MSET', K), "
+    "try('MSET', K, 'a', L), try('MSET')}",
     "mget": "try('HSET', L, 'a', 1) try('SET', K, 'x') return {try('MGET', K, L, K), "
     "try('UNLINK', K), try('MGET', K, L), try('MGET')}",
     "strings that end": "return {try('SET', K, 'a', 'PXAT', '1990000000000'), "

@@ -33,9 +33,8 @@ def _script(name: str, flags: str, *shared: str) -> Script:
 def _call(
     name: str, flags: str, keys: ThreadKeys, args: list[bytes], *shared: str, size: int = 0
 ) -> Call:
-    names = keys.state, keys.index, keys.graves
     size = size or sum(map(len, args))
-    return Call(_script(name, flags, *shared), names, args, flags != _READS, size)
+    return Call(_script(name, flags, *shared), (keys.state,), args, flags != _READS, size)
 
 
 # --- reading and changing items -----------------------------------------------------

@@ -20,7 +20,7 @@ end
 
 -- Byte order. Lua's < on strings follows the server's locale.
 local function above(a, b)
-  for i = 1, 8 do
+  for i = sub(a, 1, 6) == sub(b, 1, 6) and 7 or 1, 8 do
     local p, q = byte(a, i), byte(b, i)
     if p ~= q then return p > q end
   end
@@ -98,7 +98,7 @@ local function keep(op, here, grave, stamp, born, created, deadline)
     later('ZADD', ENDS, plain(deadline), name)
     later('HSET', STATE, 'D' .. name, 'E' .. stamp .. entries)
   else
-    call('SET', item(name), stored)
+    later('MSET', '', item(name), stored)
     if grave then
       later('HDEL', STATE, 'D' .. name)
       later('ZREM', ENDS, name)
@@ -124,7 +124,6 @@ end
 
 -- Takes an item out of its namespace.
 local function take_out(ns, key, name)
-  later('ZREM', ENDS, name)
   later('ZADD', GRAVES, STAMP, name)
   gather(left, ns, key)
 end
@@ -134,6 +133,7 @@ local function bury(op, here, grave, why, stamp)
   local name = op.name
   later('UNLINK', '', item(name))
   drop_vectors(name, here)
+  if not lasts(here) then later('ZREM', ENDS, name) end
   take_out(op.ns, op.key, name)
   later('HSET', STATE, 'D' .. name, why .. stamp .. with_entry(entries_of(here, grave), op.entry))
 end
@@ -174,6 +174,7 @@ local function collect(most)
       call('ZADD', ENDS, plain(math.max(NOW_MS, at)), name)
     else
       local ns, key = split(name)
+      later('ZREM', ENDS, name)
       take_out(ns, key, name)
     end
   end

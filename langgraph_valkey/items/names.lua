@@ -23,7 +23,7 @@ local function walk(set, stage, score, last)
       local this, its = page[n], tonumber(page[n + 1])
       skipping = skipping and its == score and not above(this, last)
       if not skipping then
-        if not split(this) then found[#found + 1] = this end
+        if not string.find(this, '\1/', 1, true) then found[#found + 1] = this end
         LEFT = LEFT - 1
         if LEFT <= 0 then
           stopped = whereto(i, at, stage, its, '', this)

@@ -69,11 +69,12 @@ local function of_the_gone(score, last)
   repeat
     local page = call('ZRANGEBYSCORE', GRAVES, least, '+inf', 'WITHSCORES', 'LIMIT', from, CHUNK)
     for n = 1, #page, 2 do
-      local this, its = page[n], tonumber(page[n + 1])
-      skipping = skipping and its == score and not above(this, last)
-      if not skipping then
+      local this = page[n]
+      if sub(this, 1, #PREFIX) == PREFIX then -- Mostly it is not.
+        local its = tonumber(page[n + 1])
+        skipping = skipping and its == score and not above(this, last)
         local ns, key = split(this)
-        if ns and sub(ns, 1, #PREFIX) == PREFIX then
+        if ns and not skipping then
           tell(ns, key, false)
           if full('g', its, '', this) then return end
         end

@@ -1,6 +1,6 @@
 -- What every script of a bucket shares, after ``identity.lua`` (ME: which primary this is).
 --
--- KEYS   1 state, 2 index, 3 graves; the others (see names.py) are named from these
+-- KEYS   1 state; the others (see names.py) are named from that: each key costs the client time
 -- state  'i'      nonce(16) gen(16) stamp(16) dead(16), as of a saver's threads
 --        'b'ns    the birth of a namespace
 --        'D'name  an item's grave: why(1) stamp(16) entry(16)*. 'D' if it was deleted; 'E'
@@ -23,9 +23,9 @@
 -- nobody misses what came after a stamp; those within items and graves tell when it was
 -- acknowledged, and of two the higher one is right, wherever it comes from.
 
-local STATE, INDEX, GRAVES = KEYS[1], KEYS[2], KEYS[3]
+local STATE = KEYS[1]
 local STEM = string.sub(STATE, 1, -6)
-local NAMES, ENDS = STEM .. 'names', STEM .. 'ends'
+local INDEX, NAMES, GRAVES, ENDS = STEM .. 'index', STEM .. 'names', STEM .. 'graves', STEM .. 'ends'
 local call, sub, byte, format = redis.call, string.sub, string.byte, string.format
 local MOST = 1000 -- arguments of one command: Lua's stack ends at 8000
 local NEVER = '0000000000000000'
@@ -102,6 +102,10 @@ local function find_all(names)
 end
 
 local function stamp_of(here) return tonumber(sub(here, 1, 16)) end
+
+-- Whether it is here for ever: then it has no grave, and no end.
+local function lasts(here) return here and sub(here, 49, 64) == NEVER end
+
 local function ttl_of(here) return tonumber(sub(here, 49, 64)) end
 
 -- When it expires, in ms and as digits; zeros for never.

@@ -55,6 +55,7 @@ class Record:
         namespace: Its namespace.
         key: Its key.
         stamp: Of its last write: 16 digits.
+        created: Of its first write: 16 digits.
         number: Writer and sequence number of that, 16 bytes.
         born: Its place in results: below what was put later.
         namespace_born: The place of its namespace, which goes before; 0 where only the
@@ -66,11 +67,11 @@ class Record:
 
     __slots__ = (
         "_codec",
-        "_created",
         "_sealed",
         "_value",
         "body",
         "born",
+        "created",
         "deadline_ms",
         "key",
         "namespace",
@@ -85,20 +86,19 @@ class Record:
         self._codec = codec
         self.namespace = unpack_namespace(namespace)
         self.key = to_text(key)
-        try:
-            self.deadline_ms = int(raw[:16]) or None
-            self.namespace_born = int(raw[16:32])
-            self.stamp = raw[32:48]
-            self.born = int(raw[48:64])
-            self._created = int(raw[64:80])
-            self.ttl_ms = int(raw[80:96])
-        except ValueError:
-            raise Damaged("its head was overwritten") from None
+        if len(raw) < _HEAD or not raw[: _HEAD - 1].isdigit():
+            raise Damaged("its head was cut short or overwritten")
+        self.deadline_ms = int(raw[:16]) or None
+        self.namespace_born = int(raw[16:32])
+        self.stamp = raw[32:48]
+        self.born = int(raw[48:64])
+        self.created = raw[64:80]
+        self.ttl_ms = int(raw[80:96])
         self.number = raw[_HEAD : _HEAD + 16]
-        body = raw[_HEAD + 16 * raw[_HEAD - 1] :] if len(raw) >= _HEAD else b""
+        body = raw[_HEAD + 16 * raw[_HEAD - 1] :]
         if body[:1] not in (FORMAT, SEEN):
             raise Damaged("it was cut short, or written by another release or program")
-        if checksum(memoryview(body)[9:]) != body[1:9]:
+        if checksum(body[9:]) != body[1:9]:
             raise Damaged("it was cut short or overwritten")
         self.body = body
         end = _BODY_HEAD + int.from_bytes(body[9:_BODY_HEAD], "big")
@@ -133,19 +133,14 @@ class Record:
         return found
 
     @property
-    def created(self) -> bytes:
-        """The stamp of its first write: 16 digits."""
-        return b"%016d" % self._created
-
-    @property
     def created_at(self) -> datetime:
         """When it was first put."""
-        return _EPOCH + timedelta(microseconds=self._created)
+        return _EPOCH + timedelta(0, 0, int(self.created))
 
     @property
     def updated_at(self) -> datetime:
         """When it was put last."""
-        return _EPOCH + timedelta(microseconds=int(self.stamp))
+        return _EPOCH + timedelta(0, 0, int(self.stamp))
 
 
 def unpack(codec: Codec, namespace: bytes, key: bytes, raw: bytes) -> Record:

@@ -32,12 +32,11 @@ do
 end
 local items = find_all(names)
 
--- Graves of what is to be changed, by names. What lives for ever has none.
+-- Graves of what is to be changed, by names.
 local function graves_of()
   local fields, its, found = {}, {}, {}
   for n, op in ipairs(ops) do
-    local here = items[#wanted + n]
-    if not here or sub(here, 49, 64) ~= NEVER then
+    if not lasts(items[#wanted + n]) then
       fields[#fields + 1], its[#its + 1] = 'D' .. op.name, op.name
     end
   end

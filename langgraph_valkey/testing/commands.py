@@ -146,6 +146,14 @@ def _mget(on: Commands, *keys: bytes) -> list[bytes | None]:
     return [each if isinstance(each, bytes) else None for each in found]
 
 
+def _mset(on: Commands, *pairs: bytes) -> StatusReply:
+    if len(pairs) % 2:
+        raise ServerError("ERR wrong number of arguments for 'mset' command")
+    for at in range(0, len(pairs), 2):
+        on.keyspace.write(pairs[at], pairs[at + 1])
+    return StatusReply(b"OK")
+
+
 def _set(on: Commands, key: bytes, text: bytes, *options: bytes) -> StatusReply:
     deadline_ms = None
     if options:
@@ -260,6 +268,7 @@ _TABLE: dict[str, tuple[int, int, Callable[..., Any]]] = {
     "INFO": (1, 1, _info),
     "GET": (1, 1, _get),
     "MGET": (1, _MANY, _mget),
+    "MSET": (2, _MANY, _mset),
     "SET": (2, _MANY, _set),
     "HGET": (2, 2, _hget),
     "HMGET": (2, _MANY, _hmget),
