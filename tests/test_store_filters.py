@@ -78,12 +78,37 @@ def test_what_is_no_number_matches_no_comparison(operation: str, value: dict[str
 
 
 @pytest.mark.parametrize(
+    ("operation", "matching"),
+    [
+        ("$gt", ["2026-10", "2026-9", "b"]),
+        ("$gte", ["2026-09-30", "2026-10", "2026-9", "b"]),
+        ("$lt", ["10", "2025-12-31"]),
+        ("$lte", ["10", "2025-12-31", "2026-09-30"]),
+    ],
+)
+def test_texts_are_compared_with_a_text(operation: str, matching: list[str]) -> None:
+    """As of LangGraph's stores on SQL; dates as they are written are in their order."""
+    test = compiled({"t": {operation: "2026-09-30"}})
+    assert test is not None
+    values = ["10", "2025-12-31", "2026-09-30", "2026-10", "2026-9", "b", 3000.0, None, ["b"], True]
+    assert [each for each in values if test.matches({"t": each})] == matching
+    assert not test.matches({})
+
+
+def test_a_text_that_reads_as_a_number_is_compared_as_one() -> None:
+    """As of InMemoryStore."""
+    test = compiled({"n": {"$gt": "9"}})
+    assert test is not None
+    assert [each for each in (10, "10", 9, "9", "b") if test.matches({"n": each})] == [10, "10"]
+
+
+@pytest.mark.parametrize(
     ("given_", "words"),
     [
         ({"a": {"$in": [1]}}, r"unknown operator '\$in': use one of \$eq, \$ne, \$gt"),
         ({"a": {"b": [{"$gt": 1, "c": 2}]}}, "unknown operator 'c'"),
-        ({"a": {"$gt": "soon"}}, r"\$gt in a filter compares numbers, and was given str"),
-        ({"a": {"$lte": None}}, "given NoneType"),
+        ({"a": {"$gt": [1]}}, r"\$gt in a filter compares numbers, or texts, .* neither \(list\)"),
+        ({"a": {"$lte": None}}, r"neither \(NoneType\)"),
     ],
 )
 def test_what_can_not_be_meant_is_refused_at_once(given_: dict[str, Any], words: str) -> None:
@@ -98,5 +123,5 @@ def test_a_filter_that_is_no_dict_is_refused() -> None:
 
 def test_an_error_tells_no_texts() -> None:
     with pytest.raises(ValueError) as caught:
-        compiled({"a": {"$gt": "a secret of someone's"}})
+        compiled({"a": {"$gt": ["a secret of someone's"]}})
     assert "secret" not in str(caught.value)

@@ -17,7 +17,7 @@ SEED = 1
 
 @pytest.mark.timeout(120)
 def test_no_item_is_missing_and_none_is_back_after_failovers() -> None:
-    plan = Plan(failovers=3, seed=SEED, kinds=("double", "crash"), crews=1, writers=6)
+    plan = Plan(failovers=3, seed=SEED, kinds=("crash", "forced"), crews=1, writers=6)
     result = run(plan, aboard=Aboard)
     found = figures(plan, result)
     print(found, errors(result), sep="\n")

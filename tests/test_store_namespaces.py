@@ -13,6 +13,7 @@ from langgraph.store.base import ListNamespacesOp, MatchCondition, PutOp
 from langgraph.store.memory import InMemoryStore
 
 from langgraph_valkey.errors import ConfigurationError
+from langgraph_valkey.items.batch import sort
 from langgraph_valkey.items.embedding import Indexing
 from langgraph_valkey.items.listing import FEW, NamesMirror
 from langgraph_valkey.items.names import pack_namespace
@@ -198,3 +199,14 @@ def test_vectors_are_checked(given_: dict[str, Any], words: str) -> None:
 def test_a_config_that_lacks_something_is_refused(config: Any) -> None:
     with pytest.raises(ConfigurationError, match="index= needs"):
         Indexing(config)
+
+
+@pytest.mark.parametrize("match_type", ["prefix", "suffix"])
+def test_a_text_alone_is_a_path_of_one_label(match_type: Any) -> None:
+    """Some write it so, and mean the label; InMemoryStore takes it for a path of its letters."""
+    namespaces = [("ab",), ("ab", "c", "ab"), ("b",)]
+    wanted = ListNamespacesOp((MatchCondition(match_type, "ab"),))  # type: ignore[arg-type]
+    check(wanted)
+    assert listed(namespaces, wanted) == namespaces[:2]
+    batch = sort([wanted], 16)
+    assert batch.listings == {0: wanted}

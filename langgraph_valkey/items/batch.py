@@ -142,7 +142,8 @@ def sort(ops: Iterable[Op], buckets: int) -> Batch:
             batch.searches[at] = op
         elif isinstance(op, ListNamespacesOp):
             for condition in op.match_conditions or ():
-                _namespace(condition.path)
+                path: Any = condition.path
+                _namespace((path,) if isinstance(path, str) else path)
             namespaces.check(op)
             batch.listings[at] = op
         else:

@@ -10,9 +10,12 @@ object or a list of such (compared part by part), or operators:
 =====================  ================================================================
 
 All conditions must hold. A field that is not there counts as None, as in LangGraph's
-InMemoryStore; so ``{"a": None}`` matches what has no ``a``, and ``$ne`` does. The four
-comparisons compare numbers: what is missing or no number matches none of them, as in SQL
-(InMemoryStore raises there). A filter that can't be meant is refused before anything is asked.
+InMemoryStore; so ``{"a": None}`` matches what has no ``a``, and ``$ne`` does. What the four
+comparisons are given says how they compare. A number, or a text that reads as one, is compared
+with numbers, and with texts that read as such; any other text with texts, by code points. What
+is missing, or of another kind, matches none of them, as in SQL (InMemoryStore raises there, and
+for all texts that are no number). A filter that can't be meant is refused before anything is
+asked.
 """
 
 from __future__ import annotations
@@ -40,7 +43,7 @@ class Filter(NamedTuple):
 _PLAIN = (str, int, float, bool, bytes, type(None))
 
 _SIGN = "$"
-_COMPARISONS: Mapping[str, Callable[[float, float], bool]] = {
+_COMPARISONS: Mapping[str, Callable[[Any, Any], bool]] = {
     "$gt": operator.gt,
     "$gte": operator.ge,
     "$lt": operator.lt,
@@ -60,7 +63,8 @@ def compiled(given: Mapping[str, Any] | None) -> Filter | None:
         The filter; None if everything matches.
 
     Raises:
-        ValueError: It has an operator that is not known, or compares with what is no number.
+        ValueError: It has an operator that is not known, or compares with what is neither a
+            number nor a text.
         TypeError: It is no dict.
     """
     if not given:
@@ -136,9 +140,11 @@ def _operation(name: Any, operand: Any) -> Test:
     try:
         bound = float(operand)
     except _NO_NUMBER:
+        if isinstance(operand, str):
+            return lambda value: isinstance(value, str) and compare(value, operand)
         raise ValueError(
-            f"{name} in a filter compares numbers, and was given {type(operand).__name__} that is "
-            "none: pass a number, or filter by $eq and $ne"
+            f"{name} in a filter compares numbers, or texts, and was given what is neither "
+            f"({type(operand).__name__}): pass a number or a text, or filter by $eq and $ne"
         ) from None
 
     def holds(value: Any) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
+from typing import Any
 
 from langgraph.store.base import ListNamespacesOp, MatchCondition
 
@@ -16,6 +17,12 @@ Namespace = tuple[str, ...]
 
 ANY = "*"
 """In a path: any label."""
+
+
+def path_of(condition: MatchCondition) -> Namespace:
+    """A condition's path; a text that stands there alone is the path of that one label."""
+    path: Any = condition.path
+    return (path,) if isinstance(path, str) else tuple(path)
 
 
 def check(wanted: ListNamespacesOp) -> None:
@@ -55,7 +62,7 @@ def _head(conditions: Iterable[MatchCondition]) -> Namespace:
     longest: Namespace = ()
     for condition in conditions:
         if condition.match_type == "prefix":
-            path = tuple(condition.path)
+            path = path_of(condition)
             head = path[: path.index(ANY)] if ANY in path else path
             longest = max(longest, head, key=len)
     return longest
@@ -85,7 +92,7 @@ def _each_once(sorted_ones: Iterable[Namespace]) -> Iterator[Namespace]:
 
 
 def _matcher(condition: MatchCondition) -> Callable[[Namespace], bool]:
-    path = tuple(condition.path)
+    path = path_of(condition)
     length = len(path)
     # From the front, or from the back; what is any label is not looked at.
     back = 0 if condition.match_type == "prefix" else length
