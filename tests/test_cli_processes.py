@@ -219,6 +219,34 @@ def test_watching_goes_on_while_nobody_answers(call_cli: Call, tmp_path: Path) -
     assert [each["cluster_trouble"].partition(":")[0] for each in looks] == ["Unreachable"] * 2
 
 
+def test_a_cluster_alone_is_watched_without_a_primary_store(
+    valkey: LocalValkey, call_cli: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    environ = {"LANGGRAPH_VALKEY_URL": valkey.url}
+    done = call_cli("health", **environ)
+    assert done.status == 0, done.out
+    assert list(json.loads(done.out)) == ["saver"]
+    done = call_cli("health", "--watch", "--count", "1", **environ)
+    assert done.status == 0, done.out
+    assert done.out.count("accepted") == 1
+    assert list(tmp_path.iterdir()) == []  # Whoever only looks leaves nothing behind.
+    Path("langgraph-valkey.db").touch()  # An agent has run here, with all as it is by default.
+    assert "tables are missing" in json.loads(call_cli("health", **environ).out)["primary_trouble"]
+
+
+def test_tiers_without_langgraph() -> None:
+    program = (
+        "import sys; sys.modules['langgraph.errors'] = None\n"
+        "from langgraph_valkey.cli import main; sys.exit(main(['setup']))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 2
+    assert "pip install langgraph\n" in done.stderr
+
+
 # --- each command once ---------------------------------------------------------------------------
 
 

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from langgraph_valkey.cli import output
@@ -43,13 +44,27 @@ def named(name: str) -> Any:
     return found
 
 
+def names_primary() -> bool:
+    """Whether the environment has a primary store, or the one that is there by default."""
+    from langgraph_valkey.tiers.settings import PREFIX, PRIMARY
+
+    return f"{PREFIX}PRIMARY" in os.environ or Path(PRIMARY.removeprefix("sqlite:///")).exists()
+
+
 def tiers_of(name: str | None) -> StateTiers:
     """The `StateTiers` that is named; that of the environment if none is.
 
     Raises:
-        ConfigurationError: It is none, or no cluster is named.
+        ConfigurationError: It is none, no cluster is named, or LangGraph is not installed.
     """
-    from langgraph_valkey.tiers.state_tiers import StateTiers
+    try:
+        from langgraph_valkey.tiers.state_tiers import StateTiers
+    except ModuleNotFoundError as error:
+        if not (error.name or "").startswith("langgraph."):
+            raise
+        raise ConfigurationError(
+            "tiers run graphs, and LangGraph is not installed here: pip install langgraph"
+        ) from error
 
     if name is None:
         return StateTiers()

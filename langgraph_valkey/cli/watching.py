@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 from rich.console import Group
@@ -15,15 +16,26 @@ from rich.table import Table
 from rich.text import Text
 
 from langgraph_valkey.cli import output
-from langgraph_valkey.cli.naming import tiers_of
+from langgraph_valkey.cli.naming import names_primary, tiers_of
 from langgraph_valkey.cli.options import AsJson, tiers_name
 from langgraph_valkey.errors import LanggraphValkeyError
 
 if TYPE_CHECKING:
     from langgraph_valkey.settings import Settings
-    from langgraph_valkey.tiers.state_tiers import StateTiers
 
 _SHARD = ("primary", "slots", "replicas", "lag_s", "memory", "writes", "calls_per_s")
+
+
+class _Place(NamedTuple):
+    """What is looked at.
+
+    Attributes:
+        cluster: Where checkpoints are.
+        health: How all of it is, as JSON has it.
+    """
+
+    cluster: Settings
+    health: Callable[[], dict[str, Any]]
 
 
 def health(
@@ -35,29 +47,45 @@ def health(
     looks: Annotated[int | None, typer.Option("--count", min=1, help="How often, at most.")] = None,
     as_json: AsJson = False,
 ) -> int:
-    """Print how all places are, as JSON; with --watch the cluster's shards, as they change."""
-    with tiers_of(tiers_name(context)) as tiers:
+    """Print how all places are, as JSON; with --watch the cluster's shards, as they change.
+
+    The primary store is looked at if --tiers or the environment names one.
+    """
+    with _place(tiers_name(context)) as place:
         if not watch:
-            found = tiers.health()
-            output.emit(asdict(found), indent=2)
-            return output.LOOK if found.primary_trouble else output.OK
+            found = place.health()
+            output.emit(found, indent=2)
+            return output.LOOK if found.get("primary_trouble") else output.OK
         status = output.OK
         try:
-            for look in _watched(tiers, every_s, looks, as_json=as_json):
+            for look in _watched(place, every_s, looks, as_json=as_json):
                 status = output.LOOK if _is_bad(look) else output.OK
         except KeyboardInterrupt:
             pass
     return status
 
 
+@contextmanager
+def _place(tiers: str | None) -> Iterator[_Place]:
+    """The tiers, or the cluster alone for those who use nothing else."""
+    if tiers is None and not names_primary():
+        from langgraph_valkey.saver import ValkeySaver
+
+        with ValkeySaver() as saver:
+            yield _Place(saver.settings, lambda: {"saver": asdict(saver.health())})
+        return
+    with tiers_of(tiers) as opened:
+        yield _Place(opened.settings.transient, lambda: asdict(opened.health()))
+
+
 def _watched(
-    tiers: StateTiers, every_s: float, looks: int | None, *, as_json: bool
+    place: _Place, every_s: float, looks: int | None, *, as_json: bool
 ) -> Iterator[dict[str, Any]]:
     """Show a look every so often."""
     with Live(console=output.console(), auto_refresh=False, screen=False) as live:
         count = 0
         while True:
-            look = _look(tiers)
+            look = _look(place)
             if as_json:
                 live.stop()
                 output.emit(look)
@@ -70,18 +98,18 @@ def _watched(
             time.sleep(every_s)
 
 
-def _look(tiers: StateTiers) -> dict[str, Any]:
+def _look(place: _Place) -> dict[str, Any]:
     """All that can be seen from here, now."""
-    found = tiers.health()
+    found = place.health()
     seen: dict[str, Any] = {
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "durability": found.saver.durability,
-        "primary_trouble": found.primary_trouble,
+        "durability": found["saver"]["durability"],
+        "primary_trouble": found.get("primary_trouble", ""),
         "cluster_trouble": "",
         "shards": [],
     }
     try:
-        seen["shards"] = _shards(tiers.settings.transient)
+        seen["shards"] = _shards(place.cluster)
     except LanggraphValkeyError as error:
         seen["cluster_trouble"] = f"{type(error).__name__}: {error}"
     return seen
