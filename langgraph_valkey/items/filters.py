@@ -20,6 +20,7 @@ asked.
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any, NamedTuple
@@ -34,10 +35,13 @@ class Filter(NamedTuple):
     Attributes:
         matches: Whether an item's value, a dict, matches.
         equal: Fields that have to be equal to a plain value, and that.
+        between: Fields that have to be numbers, the least and the most that each may be; it
+            may have to be above the one or below the other.
     """
 
     matches: Test
     equal: tuple[tuple[str, Hashable], ...]
+    between: tuple[tuple[str, float, float], ...] = ()
 
 
 _PLAIN = (str, int, float, bool, bytes, type(None))
@@ -81,7 +85,7 @@ def compiled(given: Mapping[str, Any] | None) -> Filter | None:
     )
     fields = [(name, _test(wanted)) for name, wanted in given.items()]
     if len(fields) == 1:
-        return Filter(_of_one_field(*fields[0], given), equal)
+        return Filter(_of_one_field(*fields[0], given), equal, _ranges(given))
 
     def matches(value: Any) -> bool:
         get = value.get
@@ -90,7 +94,33 @@ def compiled(given: Mapping[str, Any] | None) -> Filter | None:
                 return False
         return True
 
-    return Filter(matches, equal)
+    return Filter(matches, equal, _ranges(given))
+
+
+def _ranges(given: Mapping[str, Any]) -> tuple[tuple[str, float, float], ...]:
+    """Between what a filter's fields have to be, as far as they are compared with numbers."""
+    found = []
+    for name, wanted in given.items():
+        if isinstance(wanted, dict):
+            least = [bound for sign in ("$gt", "$gte") for bound in _bound(wanted, sign)]
+            most = [bound for sign in ("$lt", "$lte") for bound in _bound(wanted, sign)]
+            if least or most:
+                found.append((name, max(least, default=-math.inf), min(most, default=math.inf)))
+    return tuple(found)
+
+
+def _bound(wanted: dict[Any, Any], sign: str) -> list[float]:
+    number = number_of(wanted[sign]) if sign in wanted else None
+    return [] if number is None else [number]
+
+
+def number_of(value: Any) -> float | None:
+    """A value as comparisons take it; None for what is not a number, or not like any other."""
+    try:
+        number = float(value)
+    except _NO_NUMBER:
+        return None
+    return None if math.isnan(number) else number
 
 
 def _of_one_field(name: Any, test: Test, given: Mapping[str, Any]) -> Test:

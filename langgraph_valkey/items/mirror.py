@@ -225,7 +225,7 @@ class Mirror:
             return iter(self.rows)
         self.read_values()
         matches = wanted.matches
-        some = self._fields.fewest(self.rows, wanted.equal)
+        some = self._fields.fewest(self.rows, wanted)
         return (row for row in some if matches(row.value))
 
     def read_values(self) -> None:
