@@ -177,17 +177,6 @@ async def test_a_passing_put_over_a_durable_one_counts_until_that_is_lost(
     assert await face.value("k") == await face.value("l") == {"n": 1}
 
 
-async def test_a_passing_deletion_of_a_durable_one_counts_until_that_is_lost(
-    lasting: Ground, store_keys: Keys
-) -> None:
-    face, other = lasting.open(), lasting.open()
-    await face.put(NS, "k", {"n": 1}, durable=True)
-    await face.delete(NS, "k")
-    assert await other.keys() == []
-    store_keys.lose()
-    assert await other.value("k") == {"n": 1}
-
-
 async def test_changes_count_in_their_order_however_they_arrive(lasting: Ground) -> None:
     face = lasting.open()
     await face.get(NS, "k")

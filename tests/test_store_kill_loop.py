@@ -12,25 +12,26 @@ from tests.store_kill_loop.crew import Aboard
 from tests.store_kill_loop.history import Change, History
 from tests.store_kill_loop.report import MUST_BE_ZERO, figures
 
-SEED = 1
+SEED = 2
+"""Its first fault is in a shard that holds many of the namespaces."""
 
 
 @pytest.mark.timeout(120)
 def test_no_item_is_missing_and_none_is_back_after_failovers() -> None:
-    plan = Plan(failovers=3, seed=SEED, kinds=("crash", "forced"), crews=1, writers=6)
+    plan = Plan(failovers=3, seed=SEED, kinds=("crash", "forced"), crews=1, writers=8)
     result = run(plan, aboard=Aboard)
     found = figures(plan, result)
     print(found, errors(result), sep="\n")
     assert {name: found[name] for name in MUST_BE_ZERO} == dict.fromkeys(MUST_BE_ZERO, 0)
     assert found["failovers"] >= 3
     assert found["lost_by_store"] > 0
-    assert found["acked"] > 100
+    assert found["acked"] > 50
 
 
 @pytest.mark.timeout(120)
 def test_the_control_shows_which_items_the_servers_lose() -> None:
     """Without replay the same search finds them missing, so it does look."""
-    plan = Plan(failovers=2, seed=SEED, kinds=("forced",), crews=1, writers=6, replays=False)
+    plan = Plan(failovers=1, seed=SEED, kinds=("forced",), crews=1, writers=8, replays=False)
     assert figures(plan, run(plan, aboard=Aboard))["missing_after_replay"] > 0
 
 
