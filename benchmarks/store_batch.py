@@ -18,7 +18,7 @@ from benchmarks.figures import Case, Figure, Goal, take_turns
 from benchmarks.servers import ValkeyStore
 from benchmarks.session import Session
 from benchmarks.store_faces import Namespace, timed
-from benchmarks.store_floor import PIPELINE, Floor, rulers
+from benchmarks.store_floor import PIPELINE, SCRIPTED, Floor, rulers
 from benchmarks.store_items import (
     GETS,
     LISTINGS,
@@ -77,7 +77,10 @@ def measure(session: Session) -> list[Figure]:
         "place of as many reads.",
         "The floor serializes, sends, fetches and deserializes the same values in one round trip, "
         "with one MGET, one MSET and one UNLINK for each slot, and knows what is to be found; "
-        f"{PIPELINE!r} does it with as many commands as there are operations.",
+        f"{PIPELINE!r} does it with as many commands as there are operations, {SCRIPTED!r} as a "
+        "script that also keeps an index of what is there: the least that a store has to do.",
+        "What goes to which slot is sorted out for these beforehand, and in a finding batch they "
+        "ask no slot in which nothing is found, and nothing before they write; a store asks all.",
         "InMemoryStore is a reference, not a peer: it stores nothing.",
     ]
     for face in FACES:

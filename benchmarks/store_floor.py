@@ -6,13 +6,16 @@ ours: for each hash slot one MGET, one MSET and one UNLINK, all slots in one go.
 order, no namespaces, no times and no history, and sorts nothing: what goes to which slot was
 found before. What a search or a listing would find is known to it, and just fetched.
 
-Beside it stands a *pipeline*: the same round trip with one command for each operation, as
-someone would write it who does without a store.
+Beside it stand a *pipeline*: the same round trip with one command for each operation, as
+someone would write it who does without a store; and a *script* for each slot, which does what
+the floor does and keeps the least by which a store can tell later what it has, and to whom:
+the time, which primary it is, and an index of what is there, by that time.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,12 +27,38 @@ from benchmarks.faces import Contender, FaceName, Role
 from benchmarks.floor import SERDE
 from benchmarks.servers import ValkeyStore
 from benchmarks.store_faces import Namespace
-from benchmarks.store_items import FOUND, LISTED, key
+from benchmarks.store_items import FILLED_AT_ONCE, FOUND, LISTED, key
 from langgraph_valkey.glide.clients import batch_of, close_native, make_blocking, make_native
 from langgraph_valkey.items.names import bucket_of, pack_namespace
 from langgraph_valkey.settings import ConnectionSettings
 
 PIPELINE = "one command an operation"
+SCRIPTED = "one small script a slot"
+
+_SCRIPT = b"""
+local gets, puts, removed = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local TIME = redis.call('TIME')
+redis.call('INFO', 'replication')
+local found, at = {}, 4
+if gets > 0 then found = redis.call('MGET', unpack(ARGV, at, at + gets - 1)) end
+at = at + gets
+if puts > 0 then
+  local scores, last = {}, at + 2 * puts - 1
+  redis.call('MSET', unpack(ARGV, at, last))
+  for n = at, last, 2 do
+    scores[#scores + 1] = TIME[1]
+    scores[#scores + 1] = ARGV[n]
+  end
+  redis.call('ZADD', KEYS[1], unpack(scores))
+end
+at = at + 2 * puts
+if removed > 0 then
+  redis.call('UNLINK', unpack(ARGV, at))
+  redis.call('ZREM', KEYS[1], unpack(ARGV, at))
+end
+return found
+"""
+_SCRIPT_SHA = hashlib.sha1(_SCRIPT, usedforsecurity=False).hexdigest().encode()
 
 
 @dataclass(slots=True)
@@ -128,7 +157,8 @@ class Floor:
 
     async def fill(self, ops: Sequence[PutOp], spaces: Sequence[Namespace]) -> None:
         """Store items, and names of namespaces."""
-        await self.batch(self.prepared(ops))
+        for at in range(0, len(ops), FILLED_AT_ONCE):
+            await self.batch(self.prepared(ops[at : at + FILLED_AT_ONCE]))
         names = SERDE.dumps_typed([list(space) for space in spaces][:LISTED])[1]
         await self._exec([[b"SET", self._listing(), names]])
 
@@ -150,6 +180,22 @@ class Pipeline(Floor):
                 yield reply
 
 
+class Scripted(Floor):
+    """The same as one script for each slot, with an index of its keys."""
+
+    def _commands(self, slot: Slot) -> Iterator[list[bytes]]:
+        put = [each for name, value in slot.puts for each in (name, SERDE.dumps_typed(value)[1])]
+        counts = (b"%d" % len(each) for each in (slot.gets, slot.puts, slot.removed))
+        names = [*slot.gets, *put, *slot.removed]
+        index = names[0][: names[0].index(b"}") + 1] + b":index"
+        yield [b"EVALSHA", _SCRIPT_SHA, b"1", index, *counts, *names]
+
+    async def fill(self, ops: Sequence[PutOp], spaces: Sequence[Namespace]) -> None:
+        """The same, once the script is there."""
+        await self._exec([[b"SCRIPT", b"LOAD", _SCRIPT]])
+        await super().fill(ops, spaces)
+
+
 class _Blocking:
     """In place of the async client's round trip, the blocking one's."""
 
@@ -167,6 +213,10 @@ class BlockingFloor(_Blocking, Floor):
 
 class BlockingPipeline(_Blocking, Pipeline):
     """The pipeline over it."""
+
+
+class BlockingScripted(_Blocking, Scripted):
+    """The scripts over it."""
 
 
 @contextlib.asynccontextmanager
@@ -187,7 +237,7 @@ def _blocking(make: type[Floor], url: str, prefix: str, buckets: int) -> Iterato
 
 
 def rulers(face: FaceName, server: ValkeyStore, prefix: str, buckets: int) -> list[Contender]:
-    """The floor, and the pipeline.
+    """The floor, the pipeline and the scripts.
 
     Args:
         face: On which of GLIDE's clients.
@@ -198,10 +248,11 @@ def rulers(face: FaceName, server: ValkeyStore, prefix: str, buckets: int) -> li
     rows: tuple[tuple[str, Role, type[Floor], type[Floor]], ...] = (
         (FLOOR, "floor", Floor, BlockingFloor),
         (PIPELINE, "reference", Pipeline, BlockingPipeline),
+        (SCRIPTED, "reference", Scripted, BlockingScripted),
     )
     found = []
     for name, role, looping, blocking in rows:
-        about = server.url, f"{prefix}-{role}", buckets
+        about = server.url, f"{prefix}-{looping.__name__}", buckets
         opening = _async(looping, *about) if face == "async" else _blocking(blocking, *about)
         found.append(Contender(name, role, face, True, server, opening))
     return found
