@@ -59,6 +59,8 @@ class Aboard:
         self._unavailable: Counter[str] = Counter()
         self._errors: Counter[str] = Counter()
         self._known_wrong = Findings()
+        # Without replay nobody brings it.
+        self._patience_s = PATIENCE_S if order.reader.get("replay", True) else 0.0
         self._reports: dict[str, list[tuple[float, RecoveryReport]]] = {}
         self._stores = [self._store(**each) for each in order.settings]
         self._reader = self._store(**order.reader)
@@ -196,7 +198,7 @@ class Aboard:
     def _found(self, store: ValkeyStore, names: Sequence[Name]) -> Findings:
         """The same for a while: a primary that thaws may acknowledge after the replay."""
         found = Findings(looked_at=len(names))
-        until_s = time.monotonic() + PATIENCE_S
+        until_s = time.monotonic() + self._patience_s
         suspects = self._look(store, names)
         while suspects and time.monotonic() < until_s:
             time.sleep(0.1)
