@@ -7,6 +7,7 @@ can serve all of them; what breaks a server starts its own.
 from __future__ import annotations
 
 import faulthandler
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -39,6 +40,8 @@ STDERR = 2
 
 def pytest_unconfigure() -> None:
     """See to it that the process ends: a thread that never does shows itself, and is a failure."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        return  # It waits for the other workers, and is ended with them.
     faulthandler.dump_traceback_later(LEAVING_S, exit=True, file=STDERR)
 
 

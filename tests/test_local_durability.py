@@ -7,7 +7,9 @@ back as a client's would be; what is there is asked of the servers themselves.
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -24,7 +26,8 @@ from glide_sync import (
 from langgraph_valkey.errors import ConfigurationError, LanggraphValkeyError
 from langgraph_valkey.local import LocalCluster, RejectingProxy, ServerError
 from langgraph_valkey.local import replication as replication_module
-from langgraph_valkey.local.front import THREAD_NAME
+from langgraph_valkey.local.front import THREAD_NAME, Front, LoopThread
+from langgraph_valkey.local.log import Log, Rule
 from langgraph_valkey.local.node import wait_until
 from langgraph_valkey.local.proxy import ANNOUNCE
 from langgraph_valkey.local.resp import CLUSTERDOWN, command
@@ -310,6 +313,21 @@ def test_another_proxy_may_stand_before_a_door(cluster: LocalCluster) -> None:
         assert wire.pipeline(("SET", key, 1)) == [CLUSTERDOWN]
         assert node.command("CONFIG", "GET", ANNOUNCE) != announced
     assert node.command("CONFIG", "GET", ANNOUNCE) == announced
+
+
+def test_nobody_is_left_standing_in_a_door_that_closes() -> None:
+    """What leaks shows as a warning, as soon as it is collected."""
+    with socket.create_server(("127.0.0.1", 0)) as server, ExitStack() as leaving:
+        for number in range(30):
+            thread = LoopThread()
+            front = Front(thread, server.getsockname()[1], Log(Rule("async"), number))
+            front.open()
+            for _ in range(3):
+                coming = socket.create_connection(("127.0.0.1", front.client_port))
+                leaving.enter_context(coming)
+            front.close()
+            thread.stop()
+    gc.collect()
 
 
 def test_a_cluster_without_durability_has_no_log() -> None:

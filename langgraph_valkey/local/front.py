@@ -24,6 +24,10 @@ from langgraph_valkey.local.tunnel import Tunnel, shut
 THREAD_NAME = "valkey-durability"
 ANSWER_DEADLINE_S = 10.0
 
+QUIET_TURNS = 8
+"""Turns of the loop without a connection, after which none can be on its way any more: from
+its acceptance until its tunnel knows of it takes three, and ending what it reached for two."""
+
 T = TypeVar("T")
 
 
@@ -115,12 +119,19 @@ class Front:
         return ReplicaTunnel(self._server_port, self._tunnels, self.log).near
 
     async def _close(self) -> None:
-        for door in self._doors:
-            for listening in door.sockets:
-                shut(listening)
-            door.close()
-        self._doors.clear()
-        while self._tunnels:
+        loop = asyncio.get_running_loop()
+        listening = [sock for door in self._doors for sock in door.sockets]
+        for sock in listening:
+            loop.remove_reader(sock.fileno())
+        # A door that closes on somebody who is just coming in would leave him standing there.
+        quiet = 0
+        while quiet < QUIET_TURNS:
+            quiet = 0 if self._tunnels else quiet + 1
             for tunnel in tuple(self._tunnels):
                 tunnel.end()
             await asyncio.sleep(0)
+        for sock in listening:
+            shut(sock)
+        for door in self._doors:
+            door.close()
+        self._doors.clear()
