@@ -169,6 +169,9 @@ class Answers:
                 breaker.succeeded(link.now())
             else:
                 breaker.dropped(link.now())
+            asking.was_late = isinstance(failure, NotSent) or (
+                isinstance(failure, Bypass) and failure.reason == "slow"
+            )
             result = Miss(self._why(failure, asking, link.now()), asking.given_fence())
         if is_timed:
             elsewhere_s = asking.until_s - until_s  # Spent by the embedder and the verifier.

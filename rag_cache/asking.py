@@ -49,6 +49,7 @@ class Asking:
         refusals: Entries that were refused after they had been judged.
         verdicts: What the server said of entries, by their ids.
         was_answered: Whether the server has answered anything.
+        was_late: Whether the time was over before the server was asked, on a busy machine.
     """
 
     question: str
@@ -65,6 +66,7 @@ class Asking:
     refusals: list[Refusal] = field(default_factory=list)
     verdicts: dict[str, str] = field(default_factory=dict)
     was_answered: bool = False
+    was_late: bool = False
 
     def given_fence(self) -> Fence | None:
         """The fence for who computes now, with the embedding, so that it is made only once."""

@@ -24,6 +24,10 @@ WAITS_MOST = 2
 """For how many computations a caller waits before it computes by itself: one whose value
 could not be stored, or was stale by then, must not make its callers compute in a row."""
 
+LOOKS_MOST = 3
+"""How often it is looked again before something is computed, if the time is over before the
+server is asked: this machine is busy then, and computing would make it busier."""
+
 Compute: TypeAlias = Callable[[], Awaitable[Any]]
 
 
@@ -55,10 +59,10 @@ class Computing:
         found = await look()
         waits = 0
         while isinstance(found, Miss):
-            if found.fence is None or waits == WAITS_MOST:
+            # Many at once may be late because they are many: one of them will do.
+            if waits == WAITS_MOST or (found.fence is None and not look.was_late):
                 break
-            entry_id = found.fence.entry_id
-            flight, leads = self._flights.board(entry_id)
+            flight, leads = self._flights.board(look.entry_id)
             if leads:
                 return await self._lead(flight, look, compute, keeping)
             await self._flights.wait(flight, face.lookups)
@@ -135,6 +139,8 @@ class _Look:
         self.scope = scope
         self.documents = documents
         self.times = 0
+        self.entry_id = ""
+        self.was_late = False
         self.last: Hit | Miss = Miss("absent")
         self._answers = answers
         self._vector: Any = None
@@ -144,10 +150,14 @@ class _Look:
         asking.vector = self._vector
         self.last = await self._answers.find(self.face, asking)
         self._vector = asking.vector
+        self.entry_id, self.was_late = asking.entry_id, asking.was_late
         self.times += 1
         return self.last
 
     async def hit(self) -> Hit | None:
-        """The answer, if it is there."""
-        found = await self()
+        """The answer, if it is there; looks again if it was too late to ask for it."""
+        for _ in range(LOOKS_MOST):
+            found = await self()
+            if not self.was_late:
+                break
         return found if isinstance(found, Hit) else None

@@ -175,7 +175,11 @@ class Finder:
             wanted = self._wanted(asking)
             if asking.fence is None:  # The server was not asked for the very question yet.
                 wanted = {asking.entry_id: 1.0, **wanted}
-            if not wanted or not self._has_time(asking):
+            if not wanted:
+                return None
+            if not self._has_time(asking):
+                if asking.fence is None:  # Nobody has asked for the very question.
+                    raise Bypass("slow")
                 return None
             hit = await self._serve(asking, shelf, wanted, "process")
             if hit is not None:

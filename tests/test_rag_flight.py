@@ -9,14 +9,16 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from langgraph_valkey.local import LocalValkey
-from rag_cache import Computed, Hit, Scope, SemanticCache
+from rag_cache import Computed, Hit, Miss, Scope, SemanticCache
 from rag_cache.partitions import Partition, partition_of
+from rag_cache.shelves import Shelf
 from rag_cache.storing import EVIDENCE_MOST
 from rag_cache.values import VALUE_BYTES_MAX
 from tests.failover_ground import until
@@ -335,6 +337,29 @@ async def test_what_can_never_be_stored_is_not_computed_by_one_after_the_other(
     assert [hit.value for hit in found] == ["x"] * 20
     assert crowd.most >= 15
     assert crowd.cache.stats().not_stored == {"stale": 20}
+
+
+async def test_of_many_who_are_too_late_to_ask_one_computes(
+    caches: Caches, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a busy machine: it is their own time that is over, not the server's answer."""
+    many = 10 if kind == "sync" else 4
+    crowd = Crowd(caches(lookup_deadline_ms=500), kind)
+    assert not crowd.cache.lookup("who are you", SCOPE)  # It knows the scope whole now.
+    search, calls = Shelf.search, count()
+
+    def late(*args: Any) -> Any:
+        if next(calls) <= many:  # Of the lookup below, and of the first one of each.
+            time.sleep(0.6)
+        return search(*args)
+
+    monkeypatch.setattr(Shelf, "search", late)
+    missed = crowd.cache.lookup(QUESTION, SCOPE)
+    assert isinstance(missed, Miss)
+    assert (missed.reason, missed.fence) == ("slow", None)
+    found = await crowd.ask(many, lambda _: "x", 0.2)
+    assert {hit.value for hit in found} == {"x"}
+    assert crowd.times == 1
 
 
 def test_other_questions_and_tenants_do_not_wait(caches: Caches) -> None:
