@@ -163,15 +163,13 @@ class Answers:
             result = await face.finder.find(asking)
             breaker.succeeded(link.now())
         except Exception as failure:  # noqa: BLE001 - the pipeline goes on, whatever it is
-            if isinstance(failure, _AWAY) and not isinstance(failure, NotSent):
+            asking.was_late = isinstance(failure, NotSent)
+            if isinstance(failure, _AWAY) and not asking.was_late:
                 breaker.failed(link.now(), started_s)
             elif asking.was_answered:
                 breaker.succeeded(link.now())
             else:
                 breaker.dropped(link.now())
-            asking.was_late = isinstance(failure, NotSent) or (
-                isinstance(failure, Bypass) and failure.reason == "slow"
-            )
             result = Miss(self._why(failure, asking, link.now()), asking.given_fence())
         if is_timed:
             elsewhere_s = asking.until_s - until_s  # Spent by the embedder and the verifier.

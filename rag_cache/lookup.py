@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from langgraph_valkey.link import NotSent
 from langgraph_valkey.vectors.index import SearchLink
 from rag_cache.asking import Asking, Bypass
 from rag_cache.embedding import Embedder
@@ -179,7 +180,7 @@ class Finder:
                 return None
             if not self._has_time(asking):
                 if asking.fence is None:  # Nobody has asked for the very question.
-                    raise Bypass("slow")
+                    raise NotSent("the time was over before the server was asked")
                 return None
             hit = await self._serve(asking, shelf, wanted, "process")
             if hit is not None:

@@ -142,8 +142,7 @@ def sort(ops: Iterable[Op], buckets: int) -> Batch:
             batch.searches[at] = op
         elif isinstance(op, ListNamespacesOp):
             for condition in op.match_conditions or ():
-                path: Any = condition.path
-                _namespace((path,) if isinstance(path, str) else path)
+                _namespace(namespaces.path_of(condition))
             namespaces.check(op)
             batch.listings[at] = op
         else:

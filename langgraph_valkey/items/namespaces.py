@@ -22,7 +22,7 @@ ANY = "*"
 def path_of(condition: MatchCondition) -> Namespace:
     """A condition's path; a text that stands there alone is the path of that one label."""
     path: Any = condition.path
-    return (path,) if isinstance(path, str) else tuple(path)
+    return (path,) if isinstance(path, str) else path
 
 
 def check(wanted: ListNamespacesOp) -> None:
@@ -62,7 +62,7 @@ def _head(conditions: Iterable[MatchCondition]) -> Namespace:
     longest: Namespace = ()
     for condition in conditions:
         if condition.match_type == "prefix":
-            path = path_of(condition)
+            path = tuple(path_of(condition))
             head = path[: path.index(ANY)] if ANY in path else path
             longest = max(longest, head, key=len)
     return longest
@@ -92,7 +92,7 @@ def _each_once(sorted_ones: Iterable[Namespace]) -> Iterator[Namespace]:
 
 
 def _matcher(condition: MatchCondition) -> Callable[[Namespace], bool]:
-    path = path_of(condition)
+    path = tuple(path_of(condition))
     length = len(path)
     # From the front, or from the back; what is any label is not looked at.
     back = 0 if condition.match_type == "prefix" else length

@@ -40,6 +40,14 @@ CHECKED_S = 40.0
 """How long ago a thread was written to that is looked at after each failover."""
 
 
+def unended(threads: Sequence[threading.Thread]) -> int:
+    """How many threads, told to stop, have not ended when their time is over."""
+    until_s = time.monotonic() + STOP_DEADLINE_S
+    for thread in threads:
+        thread.join(max(0.1, until_s - time.monotonic()))
+    return sum(thread.is_alive() for thread in threads)
+
+
 @dataclass(frozen=True, slots=True)
 class Order:
     """What a crew does.
@@ -264,11 +272,8 @@ class Aboard:
     def stop(self) -> Tally:
         """End writing; what the ledger says."""
         self._stop.set()
-        until_s = time.monotonic() + STOP_DEADLINE_S
-        for thread in self._threads:
-            thread.join(max(0.1, until_s - time.monotonic()))
         ledger = self._ledger
-        late = sum(thread.is_alive() for thread in self._threads)
+        late = unended(self._threads)
         if late:
             ledger.errors["writers that did not end"] += late
         return Tally(

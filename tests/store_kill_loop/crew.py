@@ -14,7 +14,7 @@ from langgraph.store.base import GetOp, Op, PutOp
 
 from langgraph_valkey import Hooks, RecoveryReport, Settings, ValkeyStore
 from langgraph_valkey.errors import OutcomeUnknown, Unreachable, WriteRejected
-from tests.kill_loop.crew import CHECKED_S, STOP_DEADLINE_S, Order, Tally, Told, told_of
+from tests.kill_loop.crew import CHECKED_S, Order, Tally, Told, told_of, unended
 from tests.kill_loop.search import PATIENCE_S, Findings
 from tests.kill_loop.watch import Promotion
 from tests.store_kill_loop.history import Change, History
@@ -244,10 +244,7 @@ class Aboard:
     def stop(self) -> Tally:
         """End writing; what came of it."""
         self._stop.set()
-        until_s = time.monotonic() + STOP_DEADLINE_S
-        for thread in self._threads:
-            thread.join(max(0.1, until_s - time.monotonic()))
-        late = sum(thread.is_alive() for thread in self._threads)
+        late = unended(self._threads)
         if late:
             self._errors["writers that did not end"] += late
         return Tally(
